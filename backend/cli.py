@@ -26,6 +26,10 @@ END_S = 15.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console of another code page must not turn a file's name into a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     if options.connection_file is None:
         options.connection_file = options.data_dir / FILE_NAME

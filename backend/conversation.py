@@ -72,7 +72,8 @@ def converse(
                     raise kind(event.what, event.hint)
                 if session.welcome is not None:
                     yield connection, session.welcome, event
-                    end = time.monotonic() + limits.LIVENESS_S
+            if session.welcome is not None:
+                end = time.monotonic() + limits.LIVENESS_S
     finally:
         context.destroy(0)
     raise BackendError(*explain_silence(connection, path))

@@ -61,7 +61,7 @@ class Door:
         listen: tuple[str, int] | None,
     ) -> None:
         self._context, self._gate, self._keys = context, gate, keys
-        self._listen = listen
+        self._others = ""  # where clients on other computers connect to
         self._process = psutil.Process()
         self._next_look = 0.0
         self.shut = 0
@@ -89,7 +89,7 @@ class Door:
     def _bind_local(self, port: int) -> None:
         shown = str(port or "*")
         try:
-            self.socket.bind(f"tcp://127.0.0.1:{shown}")
+            self._bind(f"tcp://127.0.0.1:{shown}")
         except zmq.ZMQError as error:
             raise BackendError(
                 f"Port {shown} of 127.0.0.1 cannot be opened: {error.strerror}.",
@@ -98,15 +98,19 @@ class Door:
         self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
 
     def _bind_listen(self, host: str, port: int) -> None:
-        self.socket.ipv6 = host.startswith("[")
         try:
-            self.socket.bind(_bind_address(host, port))
+            self._others = _bind_address(host, port)
+            self._bind(self._others)
         except (OSError, zmq.ZMQError) as error:
             raise BackendError(
                 f"Port {port} of {host} cannot be opened: {error.strerror}.",
                 "Give --listen an address or name of this computer, and a port that is free.",
             ) from error
         log.info("listening on %s:%d for other computers", host, port)
+
+    def _bind(self, endpoint: str) -> None:
+        self.socket.ipv6 = "[" in endpoint
+        self.socket.bind(endpoint)
 
     def close(self) -> None:
         """Shut the door."""
@@ -160,7 +164,10 @@ class Door:
         if now < self._next_look:
             return False
         self._next_look = now + _LOOK_S
-        grown = self._memory() - self._base
+        memory = self._memory()
+        # What a message took is freed some time after the door was opened again.
+        self._base = min(self._base, memory)
+        grown = memory - self._base
         if grown < GROWTH_BYTES:
             return False
         log.error("messages took %d MB: all connections are closed and opened again", grown / 1e6)
@@ -168,9 +175,8 @@ class Door:
         self.socket.close(0)
         self._open()
         self._bind_again(self.endpoint)
-        if self._listen is not None:
-            self.socket.ipv6 = self._listen[0].startswith("[")
-            self._bind_again(_bind_address(*self._listen))
+        if self._others:
+            self._bind_again(self._others)
         self._base = self._memory()
         return True
 
@@ -178,10 +184,12 @@ class Door:
         end = time.monotonic() + _REOPEN_S
         while True:
             try:
-                self.socket.bind(endpoint)
+                self._bind(endpoint)
                 return
             except zmq.ZMQError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                # Windows may refuse a port that is not free yet.
+                busy = error.errno in (zmq.EADDRINUSE, errno.EACCES)
+                if not busy or time.monotonic() > end:
                     raise
             time.sleep(0.01)
 
@@ -189,8 +197,12 @@ class Door:
 def _bind_address(host: str, port: int) -> str:
     """Return a host and a port as ZeroMQ binds them, with an address in place of a name.
 
+    Clients connect to a name by IPv4.
+
     Raises:
         OSError: there is no such host.
     """
-    address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][4][0]
-    return f"tcp://[{address}]:{port}" if ":" in str(address) else f"tcp://{address}:{port}"
+    if host.startswith("["):
+        return f"tcp://{host}:{port}"
+    found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+    return f"tcp://{found[0][4][0]}:{port}"

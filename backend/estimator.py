@@ -75,6 +75,11 @@ class Estimator:
             self._fraction = max(self._fraction, elapsed / max(elapsed + eta, 1e-9))
         return eta, min(self._fraction, 1.0)
 
+    def forgive(self, seconds: float) -> None:
+        """Do not count a time in which the computer slept."""
+        self._start += seconds
+        self._phase_start += seconds
+
     def speeds(self, now: float) -> dict[str, float]:
         """Return the speeds to keep after the run: the earlier ones blended with this run's."""
         self._end_phase(now)

@@ -28,6 +28,13 @@ class StoredArtifact:
         """Return whether a newer artifact of its kind replaces it, as for coarse Gaussians."""
         return self.kind in ("views", "gaussians") and not self.fields.get("final")
 
+    def check(self, job: str) -> None:
+        """Check that clients can be told of it. Raises ValueError or TypeError."""
+        kind = m.BY_TYPE.get(self.kind)
+        if kind is None or not issubclass(kind, m.Artifact):
+            raise ValueError(f"{self.kind} is no artifact")
+        kind(job=job, transfer=1, **self.fields)
+
 
 @dataclass(eq=False)
 class Job:

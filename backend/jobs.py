@@ -92,8 +92,7 @@ class Jobs:
 
     def tidy(self) -> None:
         """Forget ended jobs that are too old, and the oldest where they take too much space."""
-        ended = [job for job in self._jobs.values() if job.record.over]
-        ended.sort(key=lambda job: job.record.ended or 0.0)
+        ended = self._ended()
         taken = sum(self.store.size(job.id) for job in ended)
         oldest = time.time() - self._keep_days * 86400
         for job in ended:
@@ -110,12 +109,13 @@ class Jobs:
     def _was_done(self, job: Job) -> bool:
         """Take over a job's end that its folder tells and that the journal lacks."""
         try:
-            record = from_bytes(self.store.load_record(job.id))
+            done = restored(from_bytes(self.store.load_record(job.id)))
         except (OSError, ValueError):
             return False
+        record = done.record
         if record.state != "done":
             return False
-        job.artifacts = restored(record).artifacts
+        job.artifacts = done.artifacts
         self._change(job, state="done", ended=record.ended, outcome=record.outcome)
         return True
 
@@ -160,9 +160,10 @@ class Jobs:
         owner: str | None = None,
         connected: Container[str | None] = (),
     ) -> tuple[m.JobEntry, ...]:
-        """Return all jobs for the queue message, newest last.
+        """Return the jobs for the queue message, newest last.
 
-        Ended ones give way when there are many, and names are cut short when they are long.
+        When there are too many, those that ended first are left out, then those that come last.
+        Names are cut short when they are long.
 
         Args:
             version: version of the protocol, as chosen with the client; jobs it does not know are
@@ -171,15 +172,21 @@ class Jobs:
             connected: the owners that are connected.
         """
         jobs = [j for j in self._jobs.values() if JOB_VERSIONS.get(j.record.kind, 0) <= version]
-        over = [job for job in jobs if job.record.over]
-        surplus = {job.id for job in over[: max(0, len(jobs) - QUEUE_ENTRIES)]}
-        jobs = [job for job in jobs if job.id not in surplus]
+        listed = set(jobs)
+        over = [job for job in self._ended() if job in listed]
+        surplus = set(over[: max(0, len(jobs) - QUEUE_ENTRIES)])
+        jobs = [job for job in jobs if job not in surplus][:QUEUE_ENTRIES]
         text = sum(len((j.record.filename + j.what).encode()) for j in jobs)
         length = _SHORT_CHARS if text > _QUEUE_TEXT_BYTES else LABEL_CHARS
         places = {job.id: place for place, job in enumerate(self.waiting(), self._before)}
         return tuple(
             job.entry(places.get(job.id, 0), length, whose(job, owner, connected)) for job in jobs
         )
+
+    def _ended(self) -> list[Job]:
+        """Return the jobs that are over, in the order they ended in."""
+        over = [job for job in self._jobs.values() if job.record.over]
+        return sorted(over, key=lambda job: job.record.ended or 0.0)
 
     # --- changing --------------------------------------------------------------------------------
 
@@ -351,9 +358,13 @@ class Jobs:
         if job in self.running:
             self.running.remove(job)
         job.estimator = None
-        self._change(job, state=state, ended=time.time(), outcome=outcome)
+        self._change(job, state=state, ended=self._now(), outcome=outcome)
         self._save_record(job)
         self._forget_old()
+
+    def _now(self) -> float:
+        """Return the time; the latest end of a job where the clock was set back behind that."""
+        return max([time.time(), *(job.record.ended or 0.0 for job in self)])
 
     def _save_record(self, job: Job) -> None:
         try:
@@ -372,8 +383,7 @@ class Jobs:
             log.error("job %s is now %s, not journaled: %s", job.id, job.record.state, error)
 
     def _forget_old(self) -> None:
-        """Forget the oldest of the jobs that have ended; results nobody has fetched stay."""
-        gone = ("fetched", "failed", "cancelled")
-        old = [job for job in self._jobs.values() if job.record.state in gone]
+        """Forget the jobs that ended first; results nobody has fetched stay."""
+        old = [job for job in self._ended() if job.record.state != "done"]
         for job in old[: max(0, len(old) - KEEP_ENDED)]:
             self.forget(job)

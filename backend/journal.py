@@ -96,9 +96,10 @@ class JobRecord:
 
     @property
     def filename(self) -> str:
-        """Return the picture's file name, or the words the picture is to be made of."""
+        """Return the picture's file name on one line, or the words it is to be made of."""
         prompt = " ".join(str(self.settings.get("prompt", "")).split())
-        return str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
+        name = str(self.settings.get("filename", "")) or prompt[:LABEL_CHARS]
+        return "".join(c if c.isprintable() else " " for c in name)
 
     @property
     def model(self) -> str:
@@ -200,6 +201,13 @@ class Journal:
         except sqlite3.Error as error:
             raise self._storage_error(error) from error
 
+    @contextlib.contextmanager
+    def _writing_together(self) -> Iterator[None]:
+        """Write all that is changed within the block, or nothing. Raises StorageError."""
+        with self._writing(), self._database:
+            self._database.execute("BEGIN")
+            yield
+
     def _storage_error(self, error: sqlite3.Error) -> StorageError:
         if "full" in str(error):
             return StorageError(
@@ -233,8 +241,7 @@ class Journal:
     def renumber(self, numbers: dict[str, int]) -> None:
         """Give all these jobs new numbers, or none of them. Raises StorageError."""
         pairs = [(number, job) for job, number in numbers.items()]
-        with self._writing(), self._database:
-            self._database.execute("BEGIN")
+        with self._writing_together():
             # Below zero first, so that jobs that change places never have the same number.
             for sign in (-1, 1):
                 self._database.executemany(
@@ -278,7 +285,7 @@ class Journal:
     def save_speeds(self, model: str, speeds: dict[str, float]) -> None:
         """Keep measured seconds. Raises StorageError."""
         rows = [(model, phase, seconds) for phase, seconds in speeds.items()]
-        with self._writing():
+        with self._writing_together():
             self._database.executemany("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ Payloads never travel on it: the worker writes them into the job's folder and na
 From the server: run(job, settings, folder), cancel(job), stop.
 From the worker: ready(token, device, memory, devices, models), broken(token, what, hint),
 models(models), progress(job, phase, step, of),
-artifact(job, kind, fields, arrays, file), done(job, timings), failed(job, what, why, hint),
+artifact(job, kind, fields, arrays, file), done(job, timings), failed(job, what, why, hint, fault),
 cancelled(job), lost(why).
 """
 
@@ -32,15 +32,15 @@ FROM_WORKER: dict[str, dict[str, type | tuple[type, ...]]] = {
     "progress": {"job": str, "phase": str, "step": int, "of": int},
     "artifact": {"job": str, "kind": str, "fields": dict, "arrays": list, "file": str},
     "done": {"job": str, "timings": dict},
-    "failed": {"job": str, "what": str, "why": str, "hint": str},
+    "failed": {"job": str, "what": str, "why": str, "hint": str, "fault": bool},
     "cancelled": {"job": str},
     "lost": {"why": str},
 }
 
 
 def pack(type_: str, /, **fields: Any) -> bytes:
-    """Return the bytes of a message."""
-    return msgpack.packb({"type": type_, **fields})
+    """Return the bytes of a message; letters that UTF-8 lacks become question marks."""
+    return msgpack.packb({"type": type_, **fields}, unicode_errors="replace")
 
 
 def unpack(data: bytes, kinds: dict[str, dict[str, type | tuple[type, ...]]]) -> dict[str, Any]:

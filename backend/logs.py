@@ -28,7 +28,12 @@ def log_to(path: Path, screen: bool = False) -> None:
     """
     handlers: list[logging.Handler] = [
         logging.handlers.RotatingFileHandler(
-            path, maxBytes=_FILE_BYTES, backupCount=_BACKUPS, encoding="utf-8", delay=True
+            path,
+            maxBytes=_FILE_BYTES,
+            backupCount=_BACKUPS,
+            encoding="utf-8",
+            errors="backslashreplace",  # names of files may hold what UTF-8 lacks
+            delay=True,
         )
     ]
     if screen:

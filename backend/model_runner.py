@@ -292,8 +292,8 @@ class ModelRunner:
 
 
 def _on_a_line(text: str) -> str:
-    """Return a text of a model's folder on one line, as the wire needs it."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:1000]
+    """Return a text of a model's folder on one line, so short that a message holds 64 models."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def _ply(gaussians: Gaussians) -> bytes:

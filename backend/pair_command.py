@@ -77,5 +77,5 @@ def _forget(paired: PairedComputers, name: str) -> None:
             f"{len(found)} paired computers are called '{name}'.",
             "Name one by its number, which 'gsv3d-backend pair --list' shows.",
         )
-    paired.write([computer for computer in computers if computer is not found[0]])
+    paired.change(lambda listed: [computer for computer in listed if computer != found[0]])
     print(f"gsv3d-backend: {found[0].name} is forgotten, also by a backend that is running.")

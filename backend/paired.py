@@ -7,7 +7,10 @@ backend and the command `gsv3d-backend pair` write it; the backend notices the c
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,16 +62,35 @@ class PairedComputers:
         written = self._look()
         if written is None or written == self._written:
             return False
-        self._written = written
-        self._read()
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            what = f"{self.path} cannot be read: {error.strerror or error}."
+            raise BackendError(what, "Check that you may read it.") from error
+        self._written = written  # a damaged file is named once
+        self._parse(data)
         return True
 
-    def write(self, computers: list[PairedComputer]) -> None:
-        """Write the file with another list.
+    def change(self, act: Callable[[list[PairedComputer]], list[PairedComputer]]) -> None:
+        """Write the file with another list, which no other process changes meanwhile.
+
+        Args:
+            act: makes the new list of the one that is in the file.
 
         Raises:
-            BackendError: it cannot be written; the list stays as it is.
+            BackendError: the file is damaged or cannot be written; the list stays as it is.
         """
+        try:
+            # SQLite locks files on every system, and a lock ends with its process.
+            lock = sqlite3.connect(self.path.with_suffix(".lock"), isolation_level=None)
+            with contextlib.closing(lock):
+                lock.execute("BEGIN EXCLUSIVE")
+                self.refresh()
+                self._write(act(self.computers))
+        except sqlite3.Error as error:
+            raise self._unwritable(str(error)) from error
+
+    def _write(self, computers: list[PairedComputer]) -> None:
         values = {
             "server_public_key": self.keys[0],
             "server_secret_key": self.keys[1],
@@ -77,11 +99,12 @@ class PairedComputers:
         try:
             write_private(self.path, json.dumps(values, indent=1).encode())
         except OSError as error:
-            raise BackendError(
-                f"{self.path} cannot be written: {error.strerror or error}.",
-                "Check that its folder is yours and has space left.",
-            ) from error
+            raise self._unwritable(error.strerror or str(error)) from error
         self.computers, self._written = computers, self._look()
+
+    def _unwritable(self, why: str) -> BackendError:
+        hint = "Check that its folder is yours and has space left."
+        return BackendError(f"{self.path} cannot be written: {why}.", hint)
 
     def _look(self) -> tuple[int, int] | None:
         try:
@@ -90,15 +113,13 @@ class PairedComputers:
             return None
         return status.st_mtime_ns, status.st_ino
 
-    def _read(self) -> None:
+    def _parse(self, data: bytes) -> None:
         try:
-            values = json.loads(self.path.read_bytes())
+            values = json.loads(data)
             keys = values["server_public_key"], values["server_secret_key"]
             computers = [PairedComputer(**computer) for computer in values["paired"]]
             if not all(Z85_KEY.match(key) for key in (*keys, *(c.key for c in computers))):
                 raise ValueError("a key is damaged")
-        except OSError as error:
-            raise BackendError(f"{self.path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BackendError(
                 f"{self.path}, which keeps the paired computers, is damaged.",

@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 #: Computers that may be paired at a time.
 MAX_PAIRED = 256
-#: The holder of a pairing code, for the gate. A paired computer is named by its key.
-GUEST = "guest"
+#: The holder of a pairing code, for the gate, with the code's key after it. A paired computer is
+#: named by its key alone.
+GUEST = "guest "
 _EVERYWHERE = ("0.0.0.0", "[::]")
 
 
@@ -54,12 +55,12 @@ class Pairing:
             self._paired = PairedComputers(data_dir)
             self.keys = self._paired.keys
             if not self._paired.path.exists():
-                self._paired.write([])
+                self._paired.change(list)
             self._let_paired_in(self._paired)
 
     def knows(self, user: str) -> bool:
         """Return False for a computer that was forgotten after it had connected."""
-        return user in (OWNER, GUEST) or user in self._let_in
+        return user == OWNER or user.startswith(GUEST) or user in self._let_in
 
     def refresh(self) -> None:
         """Take over what the command `pair` has changed."""
@@ -83,7 +84,7 @@ class Pairing:
         try:
             if isinstance(message, m.Pair):
                 return self._pair(user, message, now)
-            if user == GUEST:
+            if user.startswith(GUEST):
                 raise ProtocolError("With a pairing code one can only pair.", NEW_CODE)
             if isinstance(message, m.Invite):
                 return self._invite(user, message, now)
@@ -114,13 +115,13 @@ class Pairing:
             )
         host, port = self._listen
         if address:
-            host, port = parse_address(address if ":" in address else f"{address}:{port}")
+            host, port = parse_address(address, port)
         elif host in _EVERYWHERE:
             host = _own_address()
         self._end_code()
         self._code = PairingCode(host, port, self.keys[0], secrets.token_bytes(16))
         self._code_ends = now + CODE_S
-        self._gate.allow(b"clients", self._code.keys()[0], GUEST)
+        self._gate.allow(b"clients", self._code.keys()[0], _guest(self._code))
         return self._code
 
     def _invite(self, user: str, message: m.Invite, now: float) -> m.Message:
@@ -130,18 +131,22 @@ class Pairing:
 
     def _pair(self, user: str, message: m.Pair, now: float) -> m.Message:
         self.expire(now)
-        if user != GUEST or self._code is None or self._paired is None:
+        # Who came with an earlier code may still be connected.
+        if self._code is None or user != _guest(self._code) or self._paired is None:
             raise ProtocolError(SPENT, NEW_CODE)
-        self.refresh()  # the command may have forgotten computers just now
         paired = self._paired
-        if len(paired.computers) >= MAX_PAIRED:
-            raise ProtocolError(
-                f"{MAX_PAIRED} computers are paired with the backend, which is the most.",
-                f"Delete {paired.path} there and start it again; then all have to pair anew.",
-            )
         name = "".join(c if c.isprintable() else "?" for c in message.client) or "a client"
         since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        paired.write([*paired.computers, PairedComputer(message.key, name, since)])
+
+        def add(computers: list[PairedComputer]) -> list[PairedComputer]:
+            if len(computers) >= MAX_PAIRED:
+                raise ProtocolError(
+                    f"{MAX_PAIRED} computers are paired with the backend, which is the most.",
+                    f"Delete {paired.path} there and start it again; then all have to pair anew.",
+                )
+            return [*computers, PairedComputer(message.key, name, since)]
+
+        paired.change(add)
         self._end_code()
         self._let_paired_in(paired)
         log.info("%s was paired", name)
@@ -151,6 +156,10 @@ class Pairing:
         if self._code is not None:
             self._gate.forbid(b"clients", self._code.keys()[0])
             self._code = None
+
+
+def _guest(code: PairingCode) -> str:
+    return GUEST + code.keys()[0].decode()
 
 
 def _own_address() -> str:

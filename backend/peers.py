@@ -31,6 +31,9 @@ UNCREDITED_S = limits.LIVENESS_S
 #: Chunks in one turn, so that the loop gets back to what others sent.
 CHUNKS_A_TURN = 8
 
+#: Messages of which the newest alone is sent, for each job.
+_REPLACING = m.Progress, m.Queue, m.Welcome, m.Ping, m.Pong
+
 #: Sends frames to a client: True when sent, False when its pipe is full.
 Send = Callable[[list[Any]], bool]
 
@@ -88,20 +91,18 @@ class Peer:
     # --- what is to be sent ----------------------------------------------------------------------
 
     def post(self, message: m.Message) -> None:
-        """Queue a control message; newer progress and a newer queue replace waiting ones.
+        """Queue a control message, in place of a waiting one that it makes out of date.
 
         A client that takes nothing and keeps asking is `overwhelmed`, and its session ends.
         """
         if self.overwhelmed:
             return
-        for index, waiting in enumerate(self._control):
-            same = type(waiting) is type(message) and isinstance(
-                message, (m.Progress, m.Queue, m.Welcome, m.Ping, m.Pong)
-            )
-            if same and getattr(waiting, "job", None) == getattr(message, "job", None):
-                self._control_bytes += _size(message) - _size(waiting)
-                self._control[index] = message
-                return
+        if isinstance(message, _REPLACING):
+            for index, waiting in enumerate(self._control):
+                if type(waiting) is type(message) and _job_of(waiting) == _job_of(message):
+                    self._control_bytes += _size(message) - _size(waiting)
+                    self._control[index] = message
+                    return
         self._control.append(message)
         self._control_bytes += _size(message)
         if len(self._control) > CONTROL_MESSAGES or self._control_bytes > CONTROL_BYTES:
@@ -259,6 +260,10 @@ class Peer:
                 del self._open[number]
                 announced.pending.source.close()
                 self.post(m.Dropped(announced.pending.job, number))
+
+
+def _job_of(message: m.Message) -> str | None:
+    return getattr(message, "job", None)
 
 
 def _size(message: m.Message) -> int:

@@ -72,13 +72,17 @@ class _Actor:
         ).start()
 
     def _run(self, settings: Mapping[str, Any], picture: bytes, reports: Any) -> None:
+        end: tuple[Any, ...] = "fault", "", "The thread of the job has ended.", ""
         try:
-            end: tuple[Any, ...] = "done", self._runner.run(settings, picture, reports)
+            end = "done", self._runner.run(settings, picture, reports)
         except JobStoppedError:
             end = ("stopped",)
         except Exception as error:
-            end = "failed", *in_words(self._runner, error, settings.get("filename", ""))
-        reports.waiting.put(end)
+            end = "fault", "", type(error).__name__, ""  # where it cannot even be logged
+            *words, fault = in_words(self._runner, error, settings.get("filename", ""))
+            end = "fault" if fault else "failed", *words
+        finally:
+            reports.waiting.put(end)  # without an end the job would be waited for
 
     def take(self, stop: bool) -> list[tuple[Any, ...]]:
         """Return the reports since the last call, the last one the end; `stop` ends the job."""
@@ -94,6 +98,10 @@ class _Actor:
 
 class _ToldError(Exception):
     """A failure that the actor has put into words: what, why, hint."""
+
+
+class _ActorFaultError(Exception):
+    """A fault in the actor; its words are why."""
 
 
 class RayRunner:
@@ -174,6 +182,8 @@ class RayRunner:
             for kind, *values in self._ask("take", stop):
                 if kind == "stopped":
                     raise JobStoppedError
+                if kind == "fault":
+                    raise _ActorFaultError(values[1])
                 if kind == "failed":
                     raise _ToldError(*values)
                 if kind == "done":

@@ -101,8 +101,8 @@ class Requests:
     def _fetch(self, peer: Peer, job: Job) -> None:
         state = job.record.state
         peer.stop_job(job.id)
-        if state == "fetched" and not job.artifacts:  # of an earlier version of the backend
-            what = f"The results of {job.name} were fetched already and are no longer kept."
+        if state in ("done", "fetched") and not job.artifacts:  # of another version of the backend
+            what = f"The results of {job.name} are no longer kept, or cannot be understood."
             peer.post(m.Error("not_available", what, "Generate it again.", job.id))
             return
         peer.watching.add(job.id)

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from .job import Job, StoredArtifact
 from .journal import JobRecord, Journal, from_bytes
+from .protocol.entries import OWNERS
+from .protocol.limits import LABEL_CHARS
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -19,33 +21,50 @@ def restore_jobs(store: Store, journal: Journal) -> dict[str, Job]:
     What cannot be read is taken out of the journal, or put aside.
     """
     records, unreadable = journal.jobs()
-    for job in unreadable:
-        journal.remove(job)
-    jobs = {record.job: restored(record) for record in records}
+    jobs = {}
+    for record in records:
+        try:
+            jobs[record.job] = restored(record)
+        except ValueError as error:
+            log.error("the journal's row of job %s cannot be used: %s", record.job, error)
+            unreadable.append(record.job)
+    for name in unreadable:
+        journal.remove(name)
     strays = []
     for name in store.strays(jobs):
         try:
-            strays.append(from_bytes(store.load_record(name)))
-            if strays[-1].job != name:
-                raise ValueError("the record is another job's")
+            strays.append(restored(from_bytes(store.load_record(name))))
+            if strays[-1].id != name:
+                raise ValueError(f"its record is that of job {strays.pop().id}")
         except (OSError, ValueError) as error:
             log.error("job %s: %s", name, error)
-            store.put_aside(store.folder(name))
-    for record in sorted(strays, key=lambda r: r.number):
-        if record.job in jobs:
-            continue
-        again = replace(record, number=journal.add(record).number)
-        journal.update(again)
-        jobs[again.job] = restored(again)
-        log.warning("job %s (%s) was not in the journal and is again", again.job, again.state)
+            store.put_aside(store.jobs_dir / name)
+    for job in sorted(strays, key=lambda job: job.record.number):
+        job.record = replace(job.record, number=journal.add(job.record).number)
+        journal.update(job.record)
+        jobs[job.id] = job
+        log.warning("job %s (%s) was not in the journal and is again", job.id, job.record.state)
     return jobs
 
 
 def restored(record: JobRecord) -> Job:
-    """Return a job of an earlier run of the backend."""
-    stored = record.outcome.get("artifacts", []) if record.state in ("done", "fetched") else []
+    """Return a job of an earlier run of the backend, without results that are not understood.
+
+    Raises:
+        ValueError: clients cannot be told of it.
+    """
+    job = Job(record)
     try:
-        return Job(record, [StoredArtifact(**values) for values in stored])
-    except TypeError as error:  # damaged
-        log.error("the results of job %s cannot be found again: %s", record.job, error)
-        return Job(record)
+        job.entry(0, LABEL_CHARS, OWNERS[-1])
+    except Exception as error:  # a value of another version may be anything
+        raise ValueError(f"it cannot be listed: {error!r}") from error
+    if record.state not in ("done", "fetched"):
+        return job
+    try:
+        job.artifacts = [StoredArtifact(**values) for values in record.outcome["artifacts"]]
+        for artifact in job.artifacts:
+            artifact.check(job.id)
+    except Exception as error:
+        log.error("the results of job %s cannot be found again: %r", job.id, error)
+        job.artifacts = []
+    return job

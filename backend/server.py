@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import psutil
 import zmq
@@ -39,6 +38,7 @@ from .protocol import (
 )
 from .protocol import messages as m
 from .protocol.errors import REPORT
+from .protocol.fields import to_text
 from .protocol.processes import JOURNAL
 from .requests import Requests
 from .settings import Settings
@@ -239,7 +239,7 @@ class Server:
                 self.requests.handle(peer, message, now)
         except Exception as error:  # a fault of ours ends one request, not the backend
             log.exception("the message %s was not acted on", message.TYPE)
-            what = f"The backend could not act on {message.TYPE}: {error}."[:300]
+            what = to_text(f"The backend could not act on {message.TYPE}: {error}.", 300)
             job = getattr(message, "job", None)
             self.clients.answer(address, m.Error("internal", what, REPORT, job))
 
@@ -297,6 +297,9 @@ def find_process(pid: int) -> psutil.Process:
 
 def has_ended(process: psutil.Process) -> bool:
     """Return whether a process has ended, even if nobody has waited for it yet."""
-    with suppress(psutil.NoSuchProcess):
+    try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
+    except psutil.AccessDenied:
+        return False
+    except psutil.NoSuchProcess:
+        return True

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from .errors import StorageError, storing
 from .protocol import make_private_folder
+from .protocol.private import replace
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def write_whole(path: Path, parts: Iterable[Any], lasting: bool = True) -> None:
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

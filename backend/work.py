@@ -11,6 +11,7 @@ from .clients import Clients
 from .job import Job, StoredArtifact
 from .jobs import Jobs
 from .protocol import messages as m
+from .protocol.fields import to_text
 from .settings import Settings
 from .store import Store
 from .worker_process import READY_S, Worker, explain_exit
@@ -61,7 +62,7 @@ class Work:
             self.worker.start(now)
         except OSError as error:
             log.error("the worker cannot be started: %s", error)
-            self.broken = (f"The worker process cannot be started: {error}.", _LOGS)
+            self.broken = (to_text(f"The worker process cannot be started: {error}."), _LOGS)
 
     def begin(self, job: Job, now: float) -> None:
         """Give a job to the free worker."""
@@ -117,6 +118,8 @@ class Work:
         self._idle_since += seconds
         if self._deadline is not None:
             self._deadline += seconds
+        if self.job is not None and self.job.estimator is not None:
+            self.job.estimator.forgive(seconds)
 
     def fault(self, error: Exception) -> None:
         """Fail the job under way for an error that nobody foresaw. Called while it is handled."""
@@ -148,7 +151,7 @@ class Work:
 
     def _break(self, what: str) -> None:
         words = self.worker.last_words
-        self.broken = (f"{what} Its last words: {words}" if words else what, _LOGS)
+        self.broken = (to_text(f"{what} Its last words: {words}" if words else what), _LOGS)
 
     # --- what the worker says --------------------------------------------------------------------
 
@@ -156,12 +159,12 @@ class Work:
         """Act on a message of the process."""
         kind = message["type"]
         if kind == "ready":
-            self.device, self.broken = message["device"][:128], None
+            self.device, self.broken = to_text(message["device"], 128), None
             self.memory = message["memory"]
             self._idle_since = now
             log.info("worker ready on %s", self.device)
         elif kind == "broken":
-            self.broken = (message["what"], message["hint"])
+            self.broken = (to_text(message["what"]), to_text(message["hint"]))
             log.error("the worker cannot work: %s", message["what"])
         elif kind == "lost":
             self._lost(message["why"])
@@ -190,6 +193,8 @@ class Work:
             self._cancelled(job)
         elif kind == "failed":
             self.worker.note_success()
+            if message["fault"]:  # of a broken device, which would fail the next job as well
+                self.worker.ask_to_end(now)
             if self._deadline is not None:
                 self._cancelled(job)
             else:
@@ -198,20 +203,18 @@ class Work:
             self._done(job, message["timings"], now)
 
     def _artifact(self, job: Job, message: dict[str, Any]) -> None:
+        if self._deadline is not None:
+            return  # it is deleted with the others; those may still be on their way to clients
         stored = StoredArtifact(
             message["kind"], {**message["fields"], "arrays": message["arrays"]}, message["file"]
         )
-        kind = m.BY_TYPE.get(stored.kind)
-        if kind is None or not issubclass(kind, m.Artifact):
-            raise ValueError(f"{stored.kind} is no artifact")
-        kind(job=job.id, transfer=1, **stored.fields)  # checked once, for all clients
+        stored.check(job.id)  # once, for all clients
         path = self._store.folder(job.id) / stored.file
         if path.name != stored.file or not path.is_file():
             raise ValueError(f"there is no result file {stored.file}")
         replaced = self._jobs.add_artifact(job, stored)
-        if self._deadline is None:
-            for peer in self._clients.watchers(job.id):
-                self._clients.offer(peer, job, stored)
+        for peer in self._clients.watchers(job.id):
+            self._clients.offer(peer, job, stored)
         for old in replaced:
             try:
                 (path.parent / old.file).unlink(missing_ok=True)
@@ -247,7 +250,7 @@ class Work:
 
     def _failed(self, job: Job, what: str, why: str, hint: str) -> None:
         self.job = self._deadline = None
-        failed = m.Failed(job.id, what[:1900], why[:1900], hint[:1900])
+        failed = m.Failed(job.id, to_text(what), to_text(why), to_text(hint))
         self._clients.tell_end(job, failed)
         self._jobs.fail(job, failed.what, failed.why, failed.hint)
 
@@ -270,10 +273,10 @@ class Work:
             peer.stop_job(job.id)
             peer.post(m.Accepted(job.id, self._jobs.position(job)))
 
-    def interrupt(self) -> None:
+    def interrupt(self, patience_s: float) -> None:
         """Stop the worker because the backend ends; the job under way waits for the next start."""
         job = self.job
-        self.worker.stop()
+        self.worker.stop(patience_s)
         if job is not None and self._deadline is not None:
             self._jobs.cancel(job)
         elif job is not None:

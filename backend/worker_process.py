@@ -8,6 +8,7 @@ worker ends too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ MAX_RESTARTS = 5
 READY_S = 600.0
 #: Seconds that a worker without a job has to end when it is asked to.
 END_S = 20.0
-#: Seconds that any worker has to end when the backend ends.
+#: Seconds that all workers together have to end when the backend ends.
 STOP_S = 3.0
 #: Seconds before the second start in a row, doubled each time, at most the last.
 BACKOFF_S = (0.5, 30.0)
@@ -244,14 +245,11 @@ class Worker:
                 log.error("worker %d cannot be ended", self._process.pid)
             self._close()
 
-    def stop(self) -> None:
-        """Ask the process to end, and end it if it does not."""
-        if self.alive and self._process is not None:
-            self.send("stop")
-            try:
-                self._process.wait(STOP_S if self._address else 0)
-            except subprocess.TimeoutExpired:
-                pass
+    def stop(self, patience_s: float) -> None:
+        """Wait for the end of a process that was asked to, and end it if it does not."""
+        if self._process is not None and self._address is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
         self.kill()
 
     def note_failure(self, now: float) -> None:

@@ -6,6 +6,7 @@ A `Runner` does the job; this module knows no model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -25,13 +26,15 @@ from .errors import BackendError, storing
 from .logs import at_job, log_to
 from .protocol import messages as m
 from .protocol.arrays import describe, to_buffers
-from .protocol.fields import to_map
+from .protocol.fields import to_map, to_text
 from .store import write_whole
 
 log = logging.getLogger(__name__)
 _SENTENCE = 1900
 #: Seconds between two searches for added and removed models.
 LOOK_S = 2.0
+#: Seconds between two looks at whether the server has ended, on Windows.
+PIPE_LOOK_S = 1.0
 
 
 class JobStoppedError(Exception):
@@ -244,39 +247,63 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
     except DeviceLostError:
         raise
     except Exception as error:
-        what, why, hint = in_words(runner, error, message["settings"].get("filename", ""))
-        worker_link.send(
-            "failed", job=job, what=what[:_SENTENCE], why=why[:_SENTENCE], hint=hint[:_SENTENCE]
-        )
+        *words, fault = in_words(runner, error, message["settings"].get("filename", ""))
+        what, why, hint = (text[:_SENTENCE] for text in words)
+        worker_link.send("failed", job=job, what=what, why=why, hint=hint, fault=fault)
     else:
         worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
 
 
-def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str]:
-    """Return (what, why, hint) for an error of a job, and log it."""
+def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str, bool]:
+    """Return what, why, hint, and whether it is a fault, for an error of a job, and log it."""
     if isinstance(error, BackendError):
         log.error("%s", error)
-        return error.what, "", error.hint
+        return error.what, "", error.hint, False
     known = runner.explain(error)
     if known is not None:
         log.info("job failed: %s", " ".join(known))
-        return known
+        what, why, hint = map(to_text, known)
+        return what, why, hint, False
     log.exception("a fault while working on %s", filename)
     first = (str(error).splitlines() or [""])[0]
     return (
         f"The generation of {filename or 'the picture'} failed by a fault of GSV3D.",
-        f"{type(error).__name__}: {first}",
+        to_text(f"{type(error).__name__}: {first}"),
         "Please report it with the file worker.log from the backend's log folder.",
+        True,
     )
 
 
 def _end_with_server() -> NoReturn:
-    # The server holds the other end of standard input open for as long as it lives. It is read by
+    # The server holds the other end of standard input open for as long as it lives. It is used by
     # its descriptor, since a thread inside a buffered reader would hold a lock at exit.
-    while True:
-        try:
-            if not os.read(sys.stdin.fileno(), 4096):
-                break
-        except OSError:
-            break
+    descriptor = sys.stdin.fileno()
+    if sys.platform == "win32":
+        wait_for_end_windows(descriptor)
+    else:
+        _wait_for_end(descriptor)
     os._exit(3)
+
+
+def _wait_for_end(descriptor: int) -> None:
+    """Wait until the other end of a pipe is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 4096):
+            pass
+
+
+def wait_for_end_windows(descriptor: int) -> None:
+    """Wait until the other end of a pipe is closed, without reading from it.
+
+    While one thread reads from a pipe, Windows lets every other call on it wait. Such calls come
+    from libraries that look at standard input as they are loaded, as SciPy's do, and from child
+    processes that inherit it; they would wait forever.
+    """
+    import ctypes
+    import msvcrt
+    from ctypes import wintypes
+
+    peek = ctypes.WinDLL("kernel32").PeekNamedPipe  # type: ignore[attr-defined]
+    handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))  # type: ignore[attr-defined]
+    while peek(handle, None, wintypes.DWORD(0), None, None, None):
+        time.sleep(PIPE_LOOK_S)

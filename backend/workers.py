@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .protocol import messages as m
 from .settings import Settings
 from .store import Store
 from .work import Work
-from .worker_process import Worker, WorkerSocket, default_command
+from .worker_process import STOP_S, Worker, WorkerSocket, default_command
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,18 @@ class Workers:
         for address, message in self._link.receive():
             for work in self.all:
                 if work.worker.takes(address, message):
-                    self._guard(work, lambda w=work, said=message: w.take(said, now))
-                    if message["type"] in ("ready", "models"):
-                        self._introduce(message)
+                    self._guard(work, lambda w=work, said=message: self._hear(w, said, now))
         for work in self.all:
             self._guard(work, lambda w=work: w.watch(now))
         self._hand_out(now)
         self._staff(now)
         if all(work.worker.given_up for work in self.all):
             self._give_up()
+
+    def _hear(self, work: Work, message: dict[str, Any], now: float) -> None:
+        work.take(message, now)
+        if message["type"] in ("ready", "models"):
+            self._introduce(message)
 
     def _guard(self, work: Work, act: Callable[[], None]) -> None:
         try:
@@ -191,5 +195,6 @@ class Workers:
         """End all processes; the jobs under way wait for the next start."""
         for work in self.all:
             work.worker.send("stop")  # to all before the first is waited for
+        end = time.monotonic() + STOP_S
         for work in self.all:
-            work.interrupt()
+            work.interrupt(max(0.0, end - time.monotonic()))

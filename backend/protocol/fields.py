@@ -109,6 +109,11 @@ class Text(Kind):
         return f"text of at most {self.high} printable characters"
 
 
+def to_text(text: str, high: int = SENTENCE_CHARS) -> str:
+    """Return what `Text` takes of a text from elsewhere: no control characters, cut to length."""
+    return _CONTROL.sub(" ", text)[:high]
+
+
 @dataclass(frozen=True)
 class Name(Kind):
     """A name of letters, digits, dot, hyphen and underscore: never a path."""

@@ -41,14 +41,18 @@ _CODE = re.compile(rf"(gsv3d://({HOST}):([0-9]{{1,5}})/)([A-Za-z0-9_-]+)\Z")
 _ADDRESS = re.compile(rf"({HOST})(?::([0-9]{{1,5}}))?\Z")
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
     """Return host and port of ``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
+
+    Args:
+        port: the port where the text names none.
 
     Raises:
         ProtocolError: the text is none of these.
     """
     match = _ADDRESS.match(text.strip())
-    port = int(match[2] or DEFAULT_PORT) if match is not None else 0
+    if match is not None and match[2]:
+        port = int(match[2])
     if match is None or not 1 <= port <= 65535:
         raise ProtocolError(
             f"'{text[:80]}' is not an address.",

@@ -8,7 +8,11 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+#: Seconds in which a file is replaced that others have open on Windows.
+REPLACE_S = 2.0
 
 
 def create_private(path: Path) -> int:
@@ -30,6 +34,26 @@ def create_private(path: Path) -> int:
     return descriptor
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename a file, in place of the one that is there.
+
+    Windows refuses that while a program has one of the two open, as scanners and clients have for
+    a moment; so it is tried for some seconds.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    end = time.monotonic() + REPLACE_S
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its user can open, in place of the one that is there.
 
@@ -45,7 +69,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -162,8 +162,7 @@ class ClientSession:
 
     def cancel(self, job: str) -> None:
         """Ask to stop a job; `Cancelled` (or its earlier end) follows."""
-        if self._unaccepted.get(job) is not None and self.welcome is None:
-            del self._unaccepted[job]
+        if self._unaccepted.pop(job, None) is not None:
             self._withdrawn.add(job)
         self._wish(m.Cancel(job))
 
@@ -239,10 +238,10 @@ class ClientSession:
         self._heard = time.monotonic()
         self._silent = False
         events: list[Event] = []
-        if seq != self._seq_in + 1 and self._seq_in:
+        if seq and self._seq_in and seq != self._seq_in + 1:
             events.append(Violation(f"Message {self._seq_in + 1} of the backend is missing."))
             self._refetch()
-        self._seq_in = seq
+        self._seq_in = seq or self._seq_in
         try:
             events += self._take(message)
         except ProtocolError as error:
@@ -326,12 +325,12 @@ class ClientSession:
         if isinstance(message, m.Welcome):
             return [message, *self._welcomed(message)]
         if isinstance(message, m.Error):
-            if message.code == "busy" and message.job in self._unaccepted:
+            if message.code == "busy" and message.job in self._unaccepted.keys() | self._withdrawn:
                 if self._submit_at is None:
                     self._submit_at = time.monotonic() + _BUSY_S
                 return []
             if message.code == "unknown_job" and message.job in self._withdrawn:
-                return self._take(m.Cancelled(message.job))  # it was never sent
+                return self._take(m.Cancelled(message.job))  # it was never accepted
             self._refuse(message)
         elif isinstance(message, m.Accepted):
             self._unaccepted.pop(message.job, None)
@@ -347,6 +346,7 @@ class ClientSession:
             self._forget(message.job)
         elif isinstance(message, (m.Done, m.Failed, m.Cancelled)):
             self._answered(message.job, m.Cancel)
+            self._withdrawn.discard(message.job)
             self._forget(message.job)
         elif isinstance(message, m.Progress) and message.job not in self._open:
             return []  # a late word of a job whose end has come

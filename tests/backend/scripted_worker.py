@@ -50,7 +50,7 @@ class Scripted:
 
     def describe(self) -> tuple[str, list[dict[str, Any]]]:
         if "--broken" in sys.argv:
-            raise ImportError("libgpu is missing")
+            raise ImportError("\x1b[31mlibgpu is missing\x1b[0m")
         if "--mute" in sys.argv:
             print("importing a driver", flush=True)
             time.sleep(1000)
@@ -96,7 +96,7 @@ class Scripted:
             if step == script.get("hang_at"):
                 time.sleep(1000)
             if step == script.get("fault_at"):
-                raise ZeroDivisionError("a fault")
+                raise ZeroDivisionError("a fault\x1b[0m \udcff")
             if step == script.get("fail_at"):
                 raise BackendError("There is no object in the picture.", "Use another picture.")
             if step in script.get("coarse_at", ()):

@@ -4,18 +4,27 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from backend.cli import main
+from backend.protocol import (
+    encode,
+    parse_code,
+    process_exists,
+    read_connection,
+    write_connection,
+)
 from backend.protocol import messages as m
-from backend.protocol import parse_code, process_exists, read_connection, write_connection
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script, serve
+from tests.backend.protocol.test_connection_file import make_connection
 from tests.backend.test_pairing import find_free_port, make_code, use_code
 from tests.fake_backend import FakeBackend
 
@@ -105,6 +114,47 @@ def test_status_watches(tmp_path: Path, run_server: Start) -> None:
     assert any("The backend has ended" in line for line in lines)
     assert watching.wait(60) == 0
     watching.stdout.close()
+
+
+class QuietBackend:
+    """A socket to a backend that has nothing new to tell and answers pings, until it ends."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        pongs = [m.Pong()] * 20
+        messages = [m.Welcome(6, "0.1.0"), m.Queue(), *pongs, m.Bye("It was asked to.")]
+        self._frames = [encode(message, seq) for seq, message in enumerate(messages, 1)]
+
+    def poll(self, _: int) -> bool:
+        return True
+
+    def send_multipart(self, _: object) -> None:
+        pass
+
+    def recv_multipart(self) -> list[bytes]:
+        self.now += 2.0
+        return self._frames.pop(0)
+
+
+def test_status_watches_a_backend_where_nothing_happens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = QuietBackend()
+    elsewhere = replace(make_connection(), pid=0)
+    monkeypatch.setattr("backend.conversation.read_connection", lambda _: elsewhere)
+    monkeypatch.setattr("backend.conversation.open_client", lambda *_: backend)
+    monkeypatch.setattr("backend.conversation.time", SimpleNamespace(monotonic=lambda: backend.now))
+    assert main(["status", "--watch"]) == 0
+    assert "The backend has ended. It was asked to." in capsys.readouterr().out
+
+
+def test_names_that_the_console_lacks_are_still_printed(tmp_path: Path) -> None:
+    """As on a Windows whose code page is another, where the output goes into a file."""
+    folder = tmp_path / "椅子"
+    command = [sys.executable, "-m", "backend", "pair", "--list", "--data-dir", str(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=100)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith(b"??.")
 
 
 def test_logs_shows_the_log_of_each_job(

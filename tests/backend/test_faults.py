@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import select
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from backend.protocol import ClientSession, limits
+from backend.protocol import ClientSession, Received, encode, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
+from backend.worker_runtime import wait_for_end_windows
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script
+from tests.waiting import wait_until
 
 
 def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
@@ -31,6 +37,47 @@ def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
             seen.append(failed.job)
         assert seen == poison
         client.wait_for(m.Done, job=sound)
+
+
+def test_a_process_that_had_a_fault_does_no_other_job(tmp_path: Path, run_server: Start) -> None:
+    """What it holds may be broken: after some errors of a card each later job would fail."""
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        worker = running.server.workers.all[0].worker
+        for values, same in (({"fail_at": 1}, True), ({"fault_at": 1}, False)):
+            client.wait_for(lambda _: worker.ready)
+            first = worker.pid
+            bad, good = (client.session.submit(make_script(**v)) for v in (values, {}))
+            client.wait_for(m.Failed, job=bad)
+            client.wait_for(m.Done, job=good)
+            assert (worker.pid == first) == same
+        assert worker.failures == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows' call is faked by POSIX's")
+def test_windows_notices_the_servers_end_without_reading_its_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While one thread reads a pipe there, all else that looks at it waits, and so do imports."""
+    looks = []
+
+    def peek(handle: ctypes.c_void_p, *_: object) -> int:
+        poller = select.poll()
+        poller.register(handle.value or 0, 0)
+        looks.append(poller.poll(0))
+        if len(looks) == 3:
+            os.close(writing)
+        return not looks[-1]
+
+    kernel32 = SimpleNamespace(PeekNamedPipe=peek)
+    monkeypatch.setattr(ctypes, "WinDLL", lambda *_, **__: kernel32, raising=False)
+    handles = SimpleNamespace(get_osfhandle=lambda descriptor: descriptor)
+    monkeypatch.setitem(sys.modules, "msvcrt", handles)
+    monkeypatch.setattr("backend.worker_runtime.PIPE_LOOK_S", 0.01)
+    reading, writing = os.pipe()
+    wait_for_end_windows(reading)
+    assert [bool(look) for look in looks] == [False, False, False, True]
+    os.close(reading)
 
 
 def test_a_worker_that_never_gets_ready_is_ended_and_named(
@@ -88,6 +135,8 @@ def test_the_computer_may_sleep(
         slept[0] = 10_000.0
         client.wait_for(m.Done)
         assert not [e for e in client.list_events(job) if isinstance(e, m.Failed)]
+        etas = [e.eta_s or 0.0 for e in client.list_events(job) if isinstance(e, m.Progress)]
+        assert max(etas) < 1000.0, "what was slept is no work"
         assert not [e for e in client.events if isinstance(e, m.Error)]
 
 
@@ -95,11 +144,14 @@ def test_a_name_cannot_forge_a_line_of_the_log(
     tmp_path: Path, run_server: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    session = ClientSession("a\n2026-01-01 ERROR forged")
-    with Client(run_server(tmp_path).path, session) as client:
-        client.wait_for(m.Welcome)
-    joined = [r.getMessage() for r in caplog.records if "has joined" in r.getMessage()]
-    assert joined and not any("\n" in line for line in joined)
+    forged = "a\n2026-01-01 ERROR forged"
+    with Client(run_server(tmp_path).path, ClientSession(forged)) as client:
+        client.session.submit(make_script(die_at=1), filename=forged)
+        assert "a 2026-01-01 ERROR forged" in client.wait_for(m.Failed).what
+    lines = [record.getMessage() for record in caplog.records]
+    for words in ("has joined", "accepted: a", "failed: The"):
+        assert [line for line in lines if words in line], words
+    assert not any("\n" in line for line in lines)
 
 
 def test_a_client_that_takes_nothing_harms_nobody(
@@ -117,6 +169,31 @@ def test_a_client_that_takes_nothing_harms_nobody(
         greedy.flush()
         other.session.cancel(job)
         assert other.wait_for(m.Cancelled).job == job
+
+
+def test_a_job_that_is_being_cancelled_keeps_the_files_that_are_sent(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer coarse result comes between the cancel and the client's credit for the older one."""
+    send = Worker.send
+    monkeypatch.setattr(
+        Worker, "send", lambda w, kind, **fields: kind == "cancel" or send(w, kind, **fields)
+    )
+    running = run_server(tmp_path, grace_s=600)
+    with Client(running.path, capabilities=("gaussians",)) as client:
+        script = make_script(steps=2000, step_s=0.02, coarse_at=[1, 30])
+        job = client.session.submit(script)
+        frames: list[bytes] = []
+        while b"gaussians" not in b"".join(frames[1:2]):
+            client.session.feed(frames) if frames else None
+            client.flush()
+            assert client.socket.poll(60_000)
+            frames = client.socket.recv_multipart()
+        client.socket.send_multipart(encode(m.Cancel(job), 99))
+        wait_until(lambda: (running.server.jobs.get(job).progress.step or 0) > 30)
+        client.session.feed(frames)
+        assert not [e for e in client.ask() if isinstance(e, m.Error)]
+        client.wait_for(Received)
 
 
 def test_what_a_worker_printed_is_kept_with_the_job_it_died_over(

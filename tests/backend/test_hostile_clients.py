@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from backend.peers import PIPE_MESSAGES
 from backend.protocol import TAG, Received, encode, explain_silence, limits, read_connection
 from backend.protocol import messages as m
 from backend.protocol.sockets import open_client
+from backend.zap import Gatekeeper
 from tests.backend.client import Client, is_let_in
 from tests.backend.conftest import Start, make_script
 from tests.backend.scripted_worker import make_mesh
@@ -236,3 +241,37 @@ def test_values_that_are_not_numbers_are_named_by_the_client(
         violation = client.wait_for(lambda e: getattr(e, "what", "").startswith("The array means"))
         assert violation.job == job
         client.wait_for(m.Done)
+
+
+@pytest.fixture
+def a_door() -> Iterator[door.Door]:
+    context = zmq.Context()
+    gate = Gatekeeper(context)
+    keys = [key.decode() for key in zmq.curve_keypair()]
+    yield door.Door(context, gate, keys, 0, None)
+    gate.close()
+    context.destroy(0)
+
+
+def test_a_door_waits_for_a_port_that_the_system_has_not_freed(
+    a_door: door.Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows Python's EADDRINUSE is another number than ZeroMQ's."""
+    monkeypatch.setattr(errno, "EADDRINUSE", 10048)
+    holder = socket.create_server(("127.0.0.1", 0))
+    endpoint = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
+    freeing = threading.Timer(0.3, holder.close)
+    freeing.start()
+    a_door._bind_again(endpoint)
+    assert a_door.socket.last_endpoint.rstrip(b"\0") == endpoint.encode()
+    freeing.join()
+
+
+def test_a_second_flood_may_take_no_more_than_the_first(
+    a_door: door.Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first one took is freed some time after the door has opened again."""
+    usual, flooded = a_door._base, a_door._base + door.GROWTH_BYTES
+    for turn, memory in enumerate((flooded, usual, flooded)):
+        monkeypatch.setattr(a_door, "_memory", lambda m=memory: m)
+        assert a_door.bound_memory(float(turn)) == (memory == flooded)

@@ -113,8 +113,8 @@ def test_wishes_survive_a_lost_connection(tmp_path: Path, run_server: Start) -> 
         session.outgoing()  # lost on its way
     with Client(running.path, session) as client:
         assert client.wait_for(m.Cancelled).job == long
+        client.wait_for(m.Failed)  # perhaps while the results of the other are under way
         client.wait_for(m.Done, job=done)
-        client.wait_for(m.Failed)
         session.forget(done)
         session.retry(failed)
         session.outgoing()

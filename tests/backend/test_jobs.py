@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs import Jobs, QueueFullError
+from backend.jobs import MAX_WAITING, Jobs, QueueFullError
 from backend.journal import Journal
 from backend.protocol import encode
 from backend.protocol import messages as m
@@ -67,6 +67,15 @@ def test_times_of_refined_jobs_are_kept_apart(open_jobs: Open) -> None:
     assert run(2) == pytest.approx(20.0)
     assert run(3, refine=True) == pytest.approx(120.0)
     assert run(4) == pytest.approx(20.0)
+
+
+def test_times_are_written_to_the_disk_together(open_jobs: Open) -> None:
+    """The loop waits for the disk once and not for each phase."""
+    jobs, statements = open_jobs(), []
+    jobs.journal._database.set_trace_callback(statements.append)
+    jobs.journal.save_speeds("a", {"loading": 1.0, "denoising": 2.0})
+    assert statements[0] == "BEGIN" and statements[-1] == "COMMIT" and len(statements) == 4
+    assert jobs.journal.speeds("a") == {"loading": 1.0, "denoising": 2.0}
 
 
 def test_a_waiting_job_changes_its_place(open_jobs: Open) -> None:
@@ -179,3 +188,39 @@ def test_the_longest_list_fits_into_a_message(open_jobs: Open, letter: str) -> N
     assert len(entries) == QUEUE_ENTRIES and entries[-1].job == JOB(QUEUE_ENTRIES + 9)
     assert entries[0].state == "accepted", "what waits is never left out"
     encode(m.Queue(entries), 1)
+
+
+def test_a_list_of_more_jobs_than_fit_leaves_out_those_that_come_last(
+    open_jobs: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster of many cards runs so many jobs while the queue is full."""
+    monkeypatch.setattr("backend.jobs.MAX_WAITING_EACH", MAX_WAITING)
+    jobs = open_jobs()
+    running = QUEUE_ENTRIES - MAX_WAITING + 5
+    for number in range(QUEUE_ENTRIES + 5):
+        job = jobs.submit(submit_single(number))
+        if number < running:
+            jobs.start(job, 0.0)
+    entries = m.Queue(jobs.entries()).jobs
+    assert [e.job for e in entries] == [JOB(number) for number in range(QUEUE_ENTRIES)]
+
+
+def test_a_job_that_waited_long_is_not_the_first_to_be_forgotten(
+    open_jobs: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.KEEP_ENDED", 3)
+    clock = [1_000_000.0]
+    monkeypatch.setattr("backend.jobs.time.time", lambda: clock[0])
+
+    def end(number: int) -> None:
+        clock[0] += 1.0
+        jobs.fail(jobs.get(JOB(number)), "What.", "", "")
+
+    jobs = open_jobs()
+    for number in range(6):
+        jobs.submit(submit_single(number))
+    for number in (1, 2, 3, 0):
+        end(number)
+    assert [e.job for e in jobs.entries()] == [JOB(n) for n in (0, 2, 3, 4, 5)]
+    monkeypatch.setattr("backend.jobs.QUEUE_ENTRIES", 4)
+    assert [e.job for e in jobs.entries()] == [JOB(n) for n in (0, 3, 4, 5)]

@@ -7,16 +7,19 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 
 from backend.cli import main
 from backend.errors import BackendError
+from backend.paired import PairedComputer, PairedComputers
 from backend.pairing import Pairing
 from backend.protocol import (
     CODE_S,
@@ -24,6 +27,7 @@ from backend.protocol import (
     PairingCode,
     ProtocolError,
     Received,
+    decode,
     encode,
     open_client,
     pair,
@@ -84,6 +88,43 @@ def forget_computer(running: Running, name: str) -> int:
     return main(["pair", "--data-dir", str(running.path.parent / "data"), "--forget", name])
 
 
+def test_a_pairing_and_a_forgetting_at_the_same_moment_are_both_kept(tmp_path: Path) -> None:
+    """The command forgets a computer while the backend writes another one into the list."""
+    backend, command = PairedComputers(tmp_path), PairedComputers(tmp_path)
+    old, new = (PairedComputer(letter * 40, letter, "2026-01-01") for letter in "ab")
+    backend.change(lambda _: [old])
+    command.refresh()
+    forgetting = threading.Thread(target=lambda: command.change(lambda _: []))
+
+    def add(computers: list[PairedComputer]) -> list[PairedComputer]:
+        forgetting.start()
+        forgetting.join(0.3)
+        return [*computers, new]
+
+    backend.change(add)
+    forgetting.join()
+    assert PairedComputers(tmp_path).computers == []
+    backend.refresh()
+    assert backend.computers == []
+
+
+def test_a_list_that_cannot_be_read_just_now_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows a file that another program has open may be refused for a moment."""
+    backend, command = PairedComputers(tmp_path), PairedComputers(tmp_path)
+    command.change(lambda _: [PairedComputer("a" * 40, "a", "2026-01-01")])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", raise_denied)
+        with pytest.raises(BackendError, match="cannot be read"):
+            backend.refresh()
+    assert backend.refresh() and backend.computers == command.computers
+
+
+def raise_denied(_: Path) -> bytes:
+    raise PermissionError(13, "Permission denied")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 def test_a_paired_computer_has_jobs_done(tmp_path: Path, run_server: Start, host: str) -> None:
     try:
@@ -98,6 +139,24 @@ def test_a_paired_computer_has_jobs_done(tmp_path: Path, run_server: Start, host
         client.session.submit(make_script(), filename="/home/artist/Bild.png")
         client.wait_for(m.Done)
         assert {e.kind for e in client.events if isinstance(e, Received)} >= {"mesh", "gaussians"}
+
+
+def test_a_name_is_listened_at_by_its_address_of_version_4(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients connect to names by IPv4; Windows names an IPv6 address of the computer first."""
+    resolve = socket.getaddrinfo
+
+    def name_both(host: str, port: int, family: int = 0, *options: Any, **named: Any) -> Any:
+        found = resolve("127.0.0.1", port, family, *options, **named)
+        if family != socket.AF_INET:
+            found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)), *found]
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", name_both)
+    running = run_server(tmp_path, listen=("studio", find_free_port()))
+    code = replace(make_code(running), host="localhost")
+    assert use_code(code).host == "localhost"
 
 
 def test_paired_computers_stay_known_after_a_restart(tmp_path: Path, run_server: Start) -> None:
@@ -206,18 +265,36 @@ def test_a_code_is_not_used_twice_over_one_connection(listening: Running) -> Non
     assert [client.key for client in listening.server.pairing._paired.computers] == ["a" * 40]
 
 
-def ask_as_guest(code: PairingCode, *messages: m.Message) -> list[m.Message]:
-    from backend.protocol import decode
+def test_who_came_with_an_earlier_code_cannot_use_a_newer_one(listening: Running) -> None:
+    """It is still connected, and does not know the newer code."""
+    first = make_code(listening)
+    with open_guest(first) as ask:
+        assert isinstance(ask(m.Hello((6,))), m.Error)
+        second = make_code(listening)
+        answer = ask(m.Pair("a" * 40, "a"))
+        assert isinstance(answer, m.Error) and "a newer one was made" in answer.what
+    assert not listening.server.pairing._paired.computers
+    use_code(second)
 
+
+def ask_as_guest(code: PairingCode, *messages: m.Message) -> list[m.Message]:
+    with open_guest(code) as ask:
+        return [ask(message) for message in messages]
+
+
+@contextmanager
+def open_guest(code: PairingCode) -> Iterator[Callable[[m.Message], m.Message]]:
+    """Connect with a code; yield a function that sends a message and returns the answer."""
     public, secret = (key.decode() for key in code.keys())
     guest = Connection(code.endpoint, code.server_public_key, public, secret, 0, {})
-    answers = []
     with open_context() as context, open_client(context, guest) as socket:
-        for message in messages:
+
+        def ask(message: m.Message) -> m.Message:
             socket.send_multipart(encode(message, 0))
             assert socket.poll(20_000)
-            answers.append(decode(socket.recv_multipart(), "server").message)
-    return answers
+            return decode(socket.recv_multipart(), "server").message
+
+        yield ask
 
 
 def test_who_holds_a_code_can_only_pair(listening: Running) -> None:
@@ -319,6 +396,10 @@ def test_the_address_in_a_code_may_be_another(listening: Running) -> None:
         owner.session.invite("gpu.example")
         code = parse_code(owner.wait_for(m.Invitation).code)
         assert (code.host, code.port) == ("gpu.example", listening.server.settings.listen[1])
+        owner.events.clear()
+        owner.session.invite("[2001:db8::1]")
+        code = parse_code(owner.wait_for(m.Invitation).code)
+        assert (code.host, code.port) == ("[2001:db8::1]", listening.server.settings.listen[1])
         owner.session.invite("not an address")
         assert "is not an address" in owner.wait_for(m.Error).what
 

@@ -9,8 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import msgpack
 import psutil
 import pytest
 
@@ -95,7 +97,8 @@ def fill_folder(folder: Path) -> list[tuple[str, str]]:
     done = jobs.waiting()[0]
     jobs.start(done, 0.0)
     (jobs.store.folder(done.id) / "0001.bin").write_bytes(b"result")
-    jobs.add_artifact(done, StoredArtifact("mesh", {}, "0001.bin"))
+    fields = {"arrays": [{"name": "data", "dtype": "uint8", "shape": [6]}], "name": "glb"}
+    jobs.add_artifact(done, StoredArtifact("file", fields, "0001.bin"))
     jobs.done(done, {"total": 3.0}, 1.0)
     jobs.fail(jobs.get(JOB(1)), "What.", "Why.", "Hint.")
     jobs.journal.close()
@@ -145,8 +148,13 @@ def test_a_journal_with_any_page_zeroed_loses_no_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["settings=x'ff'", "outcome=x'c1'", "state='unheard of'", "attempts='many'"]
-)
+    "change",
+    [
+        "settings=x'ff'", "outcome=x'c1'", "state='unheard of'", "attempts='many'",
+        f"settings=x'{msgpack.packb({'kind': 'submit', 'filename': 'x' * 300}).hex()}'",
+        f"settings=x'{msgpack.packb({'kind': 'submit', 'mirror': 'plane'}).hex()}'",
+    ],
+)  # fmt: skip
 def test_a_damaged_row_is_taken_from_the_jobs_folder(tmp_path: Path, change: str) -> None:
     expected = fill_folder(tmp_path)
     database = sqlite3.connect(tmp_path / "journal.sqlite")
@@ -164,6 +172,39 @@ def test_what_is_not_understood_is_put_aside(tmp_path: Path) -> None:
     assert reopen_folder(tmp_path)[0] == expected[2:]
     for number in (0, 1):
         assert (tmp_path / "put-aside" / f"{JOB(number)}-1" / "picture").exists()
+
+
+@pytest.mark.parametrize("name", [JOB(8), "Z" * 32])
+def test_a_folder_with_a_record_of_another_job_is_put_aside(tmp_path: Path, name: str) -> None:
+    """Somebody has copied or renamed a job's folder."""
+    expected = fill_folder(tmp_path)
+    jobs = tmp_path / "jobs"
+    shutil.copytree(jobs / JOB(0), jobs / name)
+    shutil.rmtree(jobs / JOB(1))
+    (tmp_path / "journal.sqlite").unlink()
+    (jobs / JOB(2)).rename(jobs / JOB(7))
+    assert reopen_folder(tmp_path)[0] == expected[:1]
+    assert {path.name for path in tmp_path.glob("put-aside/*")} == {f"{name}-1", f"{JOB(7)}-1"}
+
+
+@pytest.mark.parametrize("fields", [{"color": 3}, {"arrays": []}, {"final": True, "arrays": [1]}])
+def test_results_of_another_version_harm_nobody(
+    tmp_path: Path, run_server: Start, fields: dict[str, object]
+) -> None:
+    jobs = open_jobs(tmp_path / "data")
+    job = jobs.submit(make_submit(1))
+    jobs.start(job, 0.0)
+    (jobs.store.folder(job.id) / "0001.bin").write_bytes(b"result")
+    jobs.add_artifact(job, StoredArtifact("gaussians", fields, "0001.bin"))
+    jobs.done(job, {}, 1.0)
+    jobs.journal.close()
+    with Client(run_server(tmp_path).path) as client:
+        client.session.fetch(job.id)
+        error = client.wait_for(m.Error)
+        assert (error.code, error.job) == ("not_available", job.id)
+        assert "1.png" in error.what and error.hint == "Generate it again."
+        client.session.submit(make_script())
+        client.wait_for(m.Done)
 
 
 def test_done_is_done_even_if_the_journal_cannot_be_told(
@@ -222,6 +263,18 @@ def test_a_partial_file_is_never_seen(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_whole(tmp_path / "a.bin", parts())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_another_program_looks_at_for_a_moment_is_replaced(tmp_path: Path) -> None:
+    """On Windows, where scanners open whatever is new, that is refused as long as it is open."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    looking = open(path, "rb")
+    ending = threading.Timer(0.3, looking.close)
+    ending.start()
+    write_whole(path, [b"new"])
+    ending.join()
+    assert path.read_bytes() == b"new"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -299,6 +352,16 @@ def test_a_parent_that_ends_is_noticed() -> None:
     assert not process_exists(child.pid)
 
 
+def test_a_parent_that_cannot_be_looked_at_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blender may run with more rights than the backend."""
+
+    def refuse(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert not has_ended(psutil.Process())
+
+
 def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> None:
     jobs = open_jobs(tmp_path)
     jobs.submit(make_submit(1))
@@ -308,6 +371,20 @@ def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> No
     (stray / "0001.bin").write_bytes(b"result")
     open_jobs(tmp_path).journal.close()
     assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
+
+
+def test_a_clock_that_is_set_back_for_a_while_makes_no_job_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.KEEP_ENDED", 2)
+    today, long_ago = 2_000_000_000.0, 1_000_000.0
+    jobs = open_jobs(tmp_path)
+    for number, clock in enumerate((today, long_ago, today + 60.0)):
+        monkeypatch.setattr("backend.jobs.time.time", lambda now=clock: now)
+        jobs.fail(jobs.submit(make_submit(number)), "What.", "", "")
+        jobs.tidy()
+    assert [e.job for e in jobs.entries()] == [JOB(1), JOB(2)]
+    jobs.journal.close()
 
 
 def test_ended_jobs_are_forgotten_by_age_and_by_size(

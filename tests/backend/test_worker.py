@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from backend import link
 from backend.errors import BackendError
 from backend.model_runner import ModelRunner
+from backend.protocol import encode
 from backend.protocol.messages import Welcome
 from backend.worker_runtime import in_words
 from gsv3d import generation, models
@@ -70,7 +72,9 @@ def test_a_job_that_needs_too_much_memory_is_told_in_words(monkeypatch, error, w
     runner, link = ModelRunner("cpu"), RecordedWatch()
     with pytest.raises(type(error)) as caught:
         runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
-    told = " ".join(in_words(runner, caught.value, "a.png"))
+    *words_told, fault = in_words(runner, caught.value, "a.png")
+    told = " ".join(words_told)
+    assert fault == ("fault" in words)
     assert words in told and ("memory" in told) == ("fault" not in words)
     runner.run(SETTINGS, draw_square(), link)  # type: ignore[arg-type]
     assert [kind for kind, _, _ in link.sent] == ["mesh", "file"]
@@ -83,6 +87,7 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
         (folder / name).mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
     (folder / "LICENSE").write_text("My\tlicense\x07\n", "utf-8")
+    (folder / "description.txt").write_text("Für Stühle", "cp1252")  # of an editor on Windows
     loaded: list[str] = []
     monkeypatch.setattr(
         models, "load_pipeline", lambda name, *_: loaded.append(name) or FakePipeline()
@@ -103,6 +108,21 @@ def test_a_model_that_was_replaced_is_loaded_again(monkeypatch, tmp_path) -> Non
     shutil.rmtree(folder)
     with pytest.raises(ModelError, match="There is no model 'mine'"):
         runner.run(SETTINGS | {"model": "mine"}, draw_square(), link)  # type: ignore[arg-type]
+
+
+def test_many_models_with_long_descriptions_can_be_told_of(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("GSV3D_MODELS", str(tmp_path))
+    for number in range(70):
+        folder = tmp_path / f"{number}{'m' * 60}"
+        for name in models.COMPONENTS:
+            (folder / name).mkdir(parents=True)
+        (folder / "model_index.json").write_text("{}")
+        for name in ("LICENSE", "description.txt"):
+            (folder / name).write_text("椅" * 2000, "utf-8")
+    device, told = ModelRunner("cpu").describe()
+    ready = {"device": device, "memory": 1, "devices": ["cpu"], "models": told}
+    assert len(link.pack("ready", token="a" * 32, **ready)) < link.MAX_BYTES
+    encode(Welcome(6, "", told), 1)
 
 
 @pytest.mark.parametrize(

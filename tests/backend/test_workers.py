@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from backend.protocol import messages as m
+from backend.worker_process import STOP_S, Worker
 from tests.backend.client import Client
 from tests.backend.conftest import Start, make_script, wait_until_ended
 
@@ -183,6 +186,34 @@ def test_a_worker_that_does_not_end_when_asked_to_is_ended(
         wait_until_ended(running.server.workers.all[0].worker.pid)
         client.session.submit(make_script())
         client.wait_for(m.Done)
+
+
+def test_workers_that_do_not_end_share_the_time_that_they_have(
+    tmp_path: Path, run_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[float] = []
+
+    def wait(process: subprocess.Popen[bytes], timeout: float) -> int:
+        patience.append(timeout)
+        clock[0] += timeout
+        raise subprocess.TimeoutExpired("a worker", timeout)
+
+    clock = [0.0]
+    running = run_server(tmp_path, workers=3)
+    with Client(running.path) as client:
+        for _ in range(3):
+            client.session.submit(make_script(hang_at=1))
+        while len(running.server.jobs.running) < 3:
+            client.step()
+    running.server.stop()
+    running.wait_until_stopped()
+    with monkeypatch.context() as patch:
+        now = SimpleNamespace(monotonic=lambda: clock[0])
+        patch.setattr("backend.workers.time", now, raising=False)
+        patch.setattr(subprocess.Popen, "wait", wait)
+        patch.setattr(Worker, "kill", lambda _: None)
+        running.server.workers.close()
+    assert sum(patience) <= STOP_S
 
 
 def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:

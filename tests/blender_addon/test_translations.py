@@ -81,6 +81,7 @@ DETAILS = {
     "Delete it and start the backend again; then all have to pair anew.",
     "{} cannot be written: {}.",
     "Check that its folder is yours and has space left.",
+    "Check that you may read it.",
     "There is no file {}.",
     "The Ray cluster at {} has {} to spare for a worker.",
     "End what else runs there, or serve with fewer --workers.",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -40,6 +41,19 @@ def test_round_trip_in_a_folder_with_spaces_and_umlauts(tmp_path: Path) -> None:
     assert read_connection(path) == written
     assert [p.name for p in path.parent.iterdir()] == ["connection.json"]
     assert written.client_secret_key not in repr(written)
+
+
+def test_a_file_that_somebody_reads_just_now_is_written(tmp_path: Path) -> None:
+    """A client reads the file of an earlier backend while the next one starts."""
+    path = tmp_path / "connection.json"
+    write_connection(path, make_connection())
+    reading = open(path, "rb")
+    ending = threading.Timer(0.3, reading.close)
+    ending.start()
+    written = make_connection()
+    write_connection(path, written)
+    ending.join()
+    assert read_connection(path) == written
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX; Windows has access lists")
