@@ -310,18 +310,25 @@ def _box(alpha: np.ndarray) -> tuple[slice, slice]:
 
 
 def _place(color: np.ndarray, alpha: np.ndarray, size: int, fill: float) -> np.ndarray:
-    """Resize with premultiplied colors and paste into the middle."""
-    height, width = alpha.shape
-    scale = fill * size / max(height, width)
-    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    premultiplied = np.dstack([color * alpha[..., None], alpha]).astype(np.float32)
-    new_size = (new_width, new_height)
-    resized = np.dstack(
-        [resize_values(premultiplied[..., i], new_size, Image.Resampling.LANCZOS) for i in range(4)]
+    """Resize with premultiplied colors; the object's middle is that of the square, at any size."""
+    scale = fill * size / max(alpha.shape)
+    margin = int(np.ceil(1 / scale)) + 1
+    premultiplied = np.pad(
+        np.dstack([color * alpha[..., None], alpha]), ((margin, margin), (margin, margin), (0, 0))
     )
+    # The square's pixels that the object reaches into, and where they lie in the object.
+    halves = np.array(alpha.shape) / 2
+    first = np.floor(size / 2 - halves * scale).astype(int).clip(0)
+    last = np.ceil(size / 2 + halves * scale).astype(int).clip(max=size)
+    top, left = (first - size / 2) / scale + halves + margin
+    bottom, right = (last - size / 2) / scale + halves + margin
+    (rows, columns), box = last - first, (left, top, right, bottom)
+    resized = [
+        resize_values(premultiplied[..., i], (columns, rows), Image.Resampling.LANCZOS, box)
+        for i in range(4)
+    ]
     canvas = np.zeros((size, size, 4), dtype=np.float32)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = resized
+    canvas[first[0] : last[0], first[1] : last[1]] = np.dstack(resized)
 
     # The filter rings a little below 0 and above 1, color and coverage alike: divide, then clip.
     coverage = np.clip(canvas[..., 3], 0, 1)

@@ -79,9 +79,21 @@ def _fit_linear(color: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
     return mean(slope), mean(offset)
 
 
-def resize_values(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    """Return (H, W) float32 at another (width, height)."""
-    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, how))
+def resize_values(
+    values: np.ndarray,
+    size: tuple[int, int],
+    how: Image.Resampling,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """Return (H, W) float32 at another (width, height).
+
+    Args:
+        values: (H, W).
+        size: width and height of the result.
+        how: filter.
+        box: (left, top, right, bottom) of the part that is resized; all of it by default.
+    """
+    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, how, box))
 
 
 def reduce_picture(image: Image.Image, longest: int) -> Image.Image:

@@ -105,6 +105,20 @@ def test_the_object_is_centered_and_fills_its_share():
         assert np.ptp(rows) / np.ptp(columns) == pytest.approx(height / width, rel=0.03)
 
 
+@pytest.mark.parametrize("size", [63, 64, 96, 576])
+@pytest.mark.parametrize(("height", "width"), [(101, 67), (100, 67), (37, 90)])
+def test_an_ellipse_stands_in_the_middle_to_a_part_of_a_pixel(height, width, size):
+    v, u = np.mgrid[: 8 * height, : 8 * width] + 0.5
+    ellipse = (u / (4 * width) - 1) ** 2 + (v / (4 * height) - 1) ** 2 < 1
+    alpha = np.pad(ellipse.reshape(height, 8, width, 8).mean(axis=(1, 3)), ((5, 8), (7, 3)))
+    rgba = np.dstack([np.full((*alpha.shape, 3), 128), np.round(alpha * 255)]).astype(np.uint8)
+    share = prepare(Image.fromarray(rgba), size, 0.75).rgba[..., 3] / 255
+    middle = [(share.sum(axis) * (np.arange(size) + 0.5)).sum() / share.sum() for axis in (0, 1)]
+    assert middle == pytest.approx([size / 2] * 2, abs=0.05)
+    longer, shorter = max(height, width), min(height, width)
+    assert share.mean() == pytest.approx(np.pi / 4 * 0.75**2 * shorter / longer, rel=0.005)
+
+
 def test_own_alpha_is_used_as_it_is():
     """A white object on transparent white: only alpha can tell."""
     rgba = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
