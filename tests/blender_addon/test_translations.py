@@ -82,6 +82,7 @@ DETAILS = {
     "{} cannot be written: {}.",
     "Check that its folder is yours and has space left.",
     "Check that you may read it.",
+    "The thread of the job has ended.",
     "There is no file {}.",
     "The Ray cluster at {} has {} to spare for a worker.",
     "End what else runs there, or serve with fewer --workers.",
