@@ -22,7 +22,7 @@ from .processes import folder_in_use, process_exists
 
 FILE_NAME = "connection.json"
 _MAX_BYTES = 64 * 1024
-HOST = r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
+HOST = r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
 _ENDPOINT = re.compile(rf"tcp://({HOST}):([0-9]{{1,5}})\Z")
 
 

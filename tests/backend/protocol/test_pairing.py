@@ -14,7 +14,7 @@ PUBLIC = b"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # from CURVE's reference (
 CODE = PairingCode("render-box.local", 27473, PUBLIC.decode(), bytes(range(16)))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[fe80::1]", "render-box.local"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[fe80::1]", "render-box.local", "RENDER_BOX"])
 def test_a_code_comes_back_from_its_line(host: str) -> None:
     code = PairingCode(host, 65535, PUBLIC.decode(), bytes(16))
     line = str(code)
