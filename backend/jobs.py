@@ -121,12 +121,10 @@ class Jobs:
 
     def _requeue_or_fail(self, job: Job, what: str) -> None:
         if job.record.attempts >= MAX_ATTEMPTS:
-            self.fail(
-                job,
-                what,
-                "",
-                "Try fewer faces or a smaller texture; the log file in the data folder says more.",
-            )
+            hint = "The logs in the backend's data folder say more."
+            if job.record.kind == "submit":
+                hint = f"Try fewer faces or a smaller texture. {hint}"
+            self.fail(job, what, "", hint)
         else:
             log.info("job %s was under way and waits again", job.id)
             self._change(job, state="accepted")

@@ -141,13 +141,11 @@ class Work:
             self._cancelled(job)
         else:
             self._store.save_output(job.id, self.worker.last_lines)
-            self._failed(
-                job,
-                f"The generation of {job.name} ended unexpectedly.",
-                why,
-                f"Try again; should it happen again, choose fewer faces or a smaller texture. "
-                f"{_LOGS}",
-            )
+            hint = "Try again."
+            if job.record.kind == "submit":
+                hint = "Try again; should it happen again, choose fewer faces or a smaller texture."
+            what = f"The generation of {job.name} ended unexpectedly."
+            self._failed(job, what, why, f"{hint} {_LOGS}")
 
     def _break(self, what: str) -> None:
         words = self.worker.last_words

@@ -218,9 +218,10 @@ def test_workers_that_do_not_end_share_the_time_that_they_have(
 
 def test_a_silent_worker_is_ended(tmp_path: Path, run_server: Start) -> None:
     with Client(run_server(tmp_path, stall_s=0.3).path) as client:
-        client.session.submit(make_script(hang_at=2))
-        failed = client.wait_for(m.Failed)
-        assert "hung" in failed.why and "fewer faces" in failed.hint
+        for ask, faces in ((client.session.submit, True), (client.session.cutout, False)):
+            job = ask(make_script(hang_at=2))
+            failed = client.wait_for(m.Failed, job=job)
+            assert "hung" in failed.why and ("fewer faces" in failed.hint) == faces
 
 
 def test_a_worker_that_cannot_start_fails_jobs_with_its_reason(
