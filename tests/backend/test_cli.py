@@ -117,7 +117,7 @@ def test_status_watches(tmp_path: Path, run_server: Start) -> None:
 
 
 class QuietBackend:
-    """A socket to a backend that has nothing new to tell and answers pings, until it ends."""
+    """Stand in for a socket to a backend that only answers pings, until it ends."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -149,7 +149,7 @@ def test_status_watches_a_backend_where_nothing_happens(
 
 
 def test_names_that_the_console_lacks_are_still_printed(tmp_path: Path) -> None:
-    """As on a Windows whose code page is another, where the output goes into a file."""
+    """Write to a file in another code page, as on Windows."""
     folder = tmp_path / "椅子"
     command = [sys.executable, "-m", "backend", "pair", "--list", "--data-dir", str(folder)]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}

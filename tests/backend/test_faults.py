@@ -40,7 +40,7 @@ def test_crashing_jobs_fail_alone(tmp_path: Path, run_server: Start) -> None:
 
 
 def test_a_process_that_had_a_fault_does_no_other_job(tmp_path: Path, run_server: Start) -> None:
-    """What it holds may be broken: after some errors of a card each later job would fail."""
+    """Start a new worker after a fault: some errors of a card make each later job fail."""
     running = run_server(tmp_path)
     with Client(running.path) as client:
         worker = running.server.workers.all[0].worker

@@ -270,7 +270,7 @@ def test_a_door_waits_for_a_port_that_the_system_has_not_freed(
 def test_a_second_flood_may_take_no_more_than_the_first(
     a_door: door.Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first one took is freed some time after the door has opened again."""
+    """Free the memory of the first flood some time after the door has opened again."""
     usual, flooded = a_door._base, a_door._base + door.GROWTH_BYTES
     for turn, memory in enumerate((flooded, usual, flooded)):
         monkeypatch.setattr(a_door, "_memory", lambda m=memory: m)

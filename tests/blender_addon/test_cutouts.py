@@ -154,7 +154,7 @@ def test_a_cut_out_of_another_session_is_not_on_the_list(addon, tmp_path, backen
 def test_another_cut_out_is_for_the_picture_it_was_chosen_for(
     addon, tmp_path: Path, backend
 ) -> None:
-    """The file browser is a window of its own: the artist may select another picture meanwhile."""
+    """Select another picture while the file browser is open, which is a window of its own."""
     from blender_addon.operators import cutout, sources
 
     mug, jug, cut = (save_picture(tmp_path / f"{name}.png") for name in ("mug", "jug", "cut"))

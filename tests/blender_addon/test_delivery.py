@@ -155,7 +155,7 @@ def test_splats_are_removed_as_wished_when_a_job_is_done_again(addon) -> None:
 
 
 def test_an_import_waits_for_what_the_artist_begins_meanwhile(addon, monkeypatch) -> None:
-    """Moving something or Edit Mode, both between two steps of one import."""
+    """Move something, or enter Edit Mode, between two steps of one import."""
     from blender_addon import compat
     from blender_addon.importers import scene
 

@@ -161,7 +161,7 @@ def test_afterwards_the_backend_starts_from_it(addon, installing, tmp_path, monk
 def test_the_environment_of_the_backend_that_runs_stays(
     addon, installing, tmp_path: Path, pretend, monkeypatch
 ) -> None:
-    """It is not always the newest one: two installations without a new start."""
+    """Install twice without a new start: the environment that runs is not the newest one."""
     import sys
 
     from blender_addon import preferences

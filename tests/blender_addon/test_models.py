@@ -233,7 +233,7 @@ def test_a_program_that_fails_is_said(
 def test_a_program_that_speaks_otherwise_ends_the_task(
     tmp_path: Path, monkeypatch: Any, said: str
 ) -> None:
-    """One of another version; it must neither go on unheard nor keep the buttons gray."""
+    """Run a program of another version, whose words are not understood."""
     program = f"import sys; print({said!r}, flush=True); sys.stdin.read()"
     monkeypatch.setattr(model_process, "PROGRAM", ("-c", program))
     process = ModelProcess(sys.executable, ADD, tmp_path / "models.log", token="")

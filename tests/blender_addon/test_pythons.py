@@ -71,7 +71,7 @@ def test_what_cannot_be_run_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_looking_installs_no_python(tmp_path: Path) -> None:
-    """As Windows' Python install manager does under the name `python` unless it is told not to."""
+    """Ask a command that installs Python unless told not to, as Windows' install manager does."""
     program = tmp_path / "manager.py"
     wish = 'os.environ["PYTHON_MANAGER_AUTOMATIC_INSTALL"] == "0"'
     program.write_text(f"import os\nassert {wish}\nprint({json.dumps(GOOD)!r})", encoding="utf-8")

@@ -302,7 +302,7 @@ def test_results_of_a_file_that_was_opened_while_the_addon_was_disabled_are_foun
 def test_a_start_while_the_backend_stops_starts_it_again(
     addon, tmp_path: Path, pretend, monkeypatch, answers: bool
 ) -> None:
-    """Also where Generate starts it."""
+    """Press Start, or Generate, before the backend has ended."""
     pretend(
         "import signal, sys, time\n"
         "def end(*_):\n    time.sleep(0.3)\n    sys.exit(0)\n"

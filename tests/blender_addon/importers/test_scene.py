@@ -119,7 +119,7 @@ def test_the_nodes_of_another_file_are_left_to_it(empty_blender, tmp_path) -> No
 
 
 def test_a_collection_that_takes_no_objects_is_passed_over(empty_blender, tmp_path) -> None:
-    """A library override: Blender links nothing into it, and would refuse the result each time."""
+    """Bring a result for a library override, into which Blender links nothing."""
     from blender_addon.importers import scene
 
     bpy = empty_blender

@@ -50,7 +50,7 @@ def test_a_crop_keeps_where_points_are_seen(size: int) -> None:
 
 @pytest.mark.parametrize(("side", "size"), [(12, 5), (13, 12), (12, 4)])
 def test_pixels_are_means_over_their_areas(side: int, size: int) -> None:
-    """Where an area ends within a pixel, the pixel counts by the part that lies in it."""
+    """Count a pixel on the border of an area by the part that lies in the area."""
     rgba = np.full((side, side, 4), 255, np.uint8)
     rgba[..., :3] = np.random.default_rng(0).integers(0, 256, (side, side, 3))
     finer = rgba.repeat(size, axis=0).repeat(size, axis=1).reshape(size, side, size, side, 4) / 255

@@ -232,7 +232,7 @@ def test_installed_metrics_reach_the_records(evaluation) -> None:
 
 
 def test_a_report_with_everything_installed(evaluation, installed: Path, cached_clip: Path) -> None:
-    """All the way from packages and pictures to tables."""
+    """Measure pictures with every package, and read the tables."""
     metrics = load_perceptual()
     assert metrics.missing == {} and metrics.any
     measure_perceptual(evaluation, metrics, lambda *_: None)
