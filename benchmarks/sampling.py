@@ -176,6 +176,12 @@ def count_work(config: ModelConfig, steps: int) -> int:
     return 2 * steps * once
 
 
+def limit_memory(device: torch.device, gigabytes: int) -> None:
+    """Let torch take no more than so many GB of a card's memory."""
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / whole), device.index or 0)
+
+
 def _read_clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -205,8 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     on_card = device.type == "cuda"
     dtype = getattr(torch, args.precision or ("float16" if on_card else "float32"))
     if on_card and args.memory:
-        whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, int(args.memory) * 1e9 / whole), device)
+        limit_memory(device, int(args.memory))
     config = match_sv3d(read_config(args.config), args.frames)
     size = config.image_size
     picture = np.full((size, size, 4), 255, np.uint8)

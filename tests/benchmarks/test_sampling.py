@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,22 @@ def test_both_pipelines_are_measured(sampling: Any, tmp_path: Path) -> None:
         assert row["denoising_s"] == pytest.approx(2 * row["step_s"]) and row["peak_gb"] is None
         rate = record["flop"] / row["denoising_s"] / record["matrix_flop_per_s"]
         assert row["share"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_card_is_limited_by_its_name(
+    sampling: Any, monkeypatch: pytest.MonkeyPatch, name: str, index: int
+) -> None:
+    """Limit a card named without its number, too, by torch's own function without a card."""
+    limits = []
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda *limit: limits.append(limit), raising=False
+    )
+    card = SimpleNamespace(total_memory=int(48e9))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    sampling.limit_memory(torch.device(name), 12)
+    assert limits == [(0.25, index)]
 
 
 @torch.no_grad()
