@@ -280,7 +280,7 @@ def views_deg(
         seed: seed of a dynamic orbit without given angles.
 
     Raises:
-        ValueError: angles that are no such lists; says what a list must hold.
+        ValueError: the angles are not such lists; the sentence says what a list must hold.
     """
     if not -90 <= elevation_deg <= 90:
         raise ValueError(f"elevation must lie in [-90, 90] degrees, not {elevation_deg}.")

@@ -22,7 +22,7 @@ ATTEMPTS = 2
 """Number of times that a task is started when its workers die."""
 
 FAILED_STARTS = 4
-"""So many workers that die in a row before they work end the run."""
+"""Number of workers in a row that may die while starting, before the run ends."""
 
 _START = "Start one with: ray start --head; and give its address, host:port."
 
@@ -37,8 +37,8 @@ def connect(address: str) -> Any:
         The module ray.
 
     Raises:
-        GSV3DError: no Ray, no cluster at the address, one of another version, or one with nothing
-            to work on.
+        GSV3DError: no Ray, no cluster at the address, one of another version, or one without
+            processors and cards.
     """
     # Nothing is reported to Ray's makers; and Ray's coming default for GPUs, which it warns about.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -141,7 +141,7 @@ def run_on_ray(
         workers: at most; as many as the cluster has room for when None. Those that find no room
             start when there is some.
         hint: what to do where the workers cannot start.
-        describe: says how messages call a task, such as by its file.
+        describe: returns what messages call a task, such as its file.
         cards: whether each worker gets a card, where the cluster has some; else it gets a CPU.
 
     Yields:

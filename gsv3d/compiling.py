@@ -15,7 +15,7 @@ Part = TypeVar("Part")
 Answer = TypeVar("Answer")
 
 PART = 32768
-"""Points, voxels or texels that a thread works on at a time."""
+"""Number of points, voxels or texels that a thread works on at a time."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +30,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def list_parts(count: int) -> list[slice]:
-    """Return the parts of so many points, voxels or texels that a thread works on at a time."""
+    """Return the parts, of ``PART`` each, that so many points, voxels or texels are worked on in."""
     return [slice(start, start + PART) for start in range(0, count, PART)]
 
 
@@ -39,8 +39,8 @@ def run_in_threads(
 ) -> Iterator[tuple[Part, Answer]]:
     """Yield each part and what the function returns of it, in order.
 
-    As many threads work as torch has. They gain where the function is a compiled one. Few answers
-    wait to be taken, however many parts there are.
+    There are as many threads as torch has; they pay only for compiled functions. Few results wait
+    to be taken, however many parts there are.
     """
     count = torch.get_num_threads()
     threads, waiting = ThreadPoolExecutor(count), deque[tuple[Part, Future[Answer]]]()

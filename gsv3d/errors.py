@@ -7,8 +7,8 @@ import errno
 import traceback
 
 TEXTURE_MODULES = ("gsv3d.meshing.texture", "gsv3d.meshing.export", "gsv3d.results")
-"""Modules that take memory for the texture. A job that fails before them would fail with a smaller
-texture, too."""
+"""Modules whose memory depends on the texture. A job that fails before them would also fail with a
+smaller texture."""
 
 JOB_BYTES = 100_000_000
 """Memory that a job takes beside its texture. With it, jobs of the sizes named under limits of 2.2
@@ -68,7 +68,7 @@ class Cancelled(GSV3DError):  # noqa: N818 - a wish, not an error
 
 
 def no_decoder() -> ModelError:
-    """Return the sentence for a model that draws views alone."""
+    """Return the error for a model that only draws views."""
     return ModelError(
         "This model draws views of the object but has no decoder that makes 3D Gaussians of them.",
         "Choose another model, or train a decoder for it (docs/training.md).",
@@ -81,7 +81,7 @@ def first_line(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | None:
-    """Return the sentence for an error that says that memory ran out; None for any other error.
+    """Return the user's error for one that says that memory ran out; None for any other error.
 
     Args:
         error: from any library: numpy and Pillow raise MemoryError, torch a RuntimeError.
@@ -107,11 +107,11 @@ def out_of_memory(error: BaseException, texture_size: int = 0) -> GSV3DError | N
 
 
 def find_largest_texture(error: BaseException) -> int:
-    """Return the side of the largest texture that the memory is enough for.
+    """Return the side of the largest texture for which the memory is enough.
 
     Args:
-        error: error of the job whose memory was not enough; what its functions still hold is let
-            go.
+        error: error of the job whose memory was not enough; the memory that its functions still
+            hold is freed.
 
     Returns:
         The side in texels; 0 where no texture fits, or the memory ran out before the texture.
@@ -126,7 +126,7 @@ def find_largest_texture(error: BaseException) -> int:
 
 
 def _free_bytes() -> int:
-    """Return what the computer has left, or what this process may still take if that is less."""
+    """Return the free bytes of the computer, or what this process may still take if that is less."""
     import numpy as np
     import psutil
 

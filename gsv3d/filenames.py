@@ -26,8 +26,8 @@ of those than UTF-8 bytes. The rest is for ``-12``, ``_reference.png`` and Blend
 """
 
 RESULT_NOTE = "GSV3D result"
-"""Text under ``Note`` in the PNGs that are results: sheets, textures, previews of Blender. They are
-known by it wherever they are moved to, whatever they are named."""
+"""Text under ``Note`` in the PNGs that are results: sheets, textures, previews of Blender. It marks
+them wherever they are moved and whatever they are named."""
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -37,7 +37,7 @@ _MAX_RECORD_BYTES = 2**20
 
 
 def readable(text: str) -> str:
-    """Replace what no text may hold by U+FFFD: control characters and lone surrogates.
+    """Replace control characters and lone surrogates, which no text may hold, by U+FFFD.
 
     Python puts lone surrogates into file names that are not UTF-8 (Linux) or not UTF-16 (Windows).
     Tabs and line ends stay.
@@ -62,7 +62,7 @@ def numbered(stem: str, number: int) -> str:
 
 
 def key_of(name: str) -> str:
-    """Return what two names share that a file system may take for the same.
+    """Return a key that is the same for names that a file system may take for one.
 
     Windows and macOS ignore case, and macOS ignores how accents are encoded.
     """

@@ -36,7 +36,7 @@ SOURCES = {
 TIMEOUT_S = 20.0
 
 Progress = Callable[[str, int, int], None]
-"""Told of the phase ("fetching", "checking", "converting"), of its bytes done, and of all."""
+"""Called with the phase ("fetching", "checking", "converting"), its bytes done, and all of them."""
 
 
 class AccessError(ModelError):
@@ -62,8 +62,8 @@ def add(name: str, agreed: Callable[[str], bool], progress: Progress = lambda *_
 
     Raises:
         ModelError: the name is taken, the license was not agreed to, the hub does not answer or
-            gives the file to others alone, or the file came damaged.
-        OutputError: the disk is full, ...
+            gives this user no access, or the file came damaged.
+        OutputError: the file cannot be written, as on a full disk.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -195,14 +195,14 @@ def _in_words(source: Source, folder: Path) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise AccessError(
-            f"{source.repository} gives {source.file} to those alone who have agreed to its"
+            f"{source.repository} gives {source.file} only to those who have agreed to its"
             " conditions.",
             f"Log in on {page} and agree there, run 'hf auth login', then this command again.",
             page,
         ) from error
     except RepositoryNotFoundError as error:
         raise AccessError(
-            f"The hub has no repository {source.repository}, or none for you.",
+            f"The hub has no repository {source.repository}, or you have no access to it.",
             f"Look at {page}, run 'hf auth login', then this command again.",
             page,
         ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find what of a picture the object covers, and the box that a mask fills."""
+"""Find how much of each pixel of a picture the object covers, and the box that a mask fills."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ OPAQUE = 0.5
 """Share of the picture's highest opacity at the outline of what is opaque."""
 
 VISIBLE = 0.1
-"""Share of the picture's highest opacity that a see-through part has at least."""
+"""Least opacity of a see-through part, as a share of the picture's highest opacity."""
 
 SHARP, FLAT = 0.6, 0.5
 """Within the width of a soft edge a see-through part falls by at least the first share of its
 opacity at its border and by at most the second in its middle; a fading one does not do both."""
 
 SMALLEST_PART = 0.005
-"""Area of a see-through part, as a share of all that the picture shows."""
+"""Least area of a see-through part, as a share of all that the picture shows."""
 
 SOFT_EDGES = 128
 """A resampled edge is at most this part of the picture's side wide on either side."""

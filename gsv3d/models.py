@@ -68,7 +68,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def no_model_in(path: Path) -> ModelError:
-    """Return the sentence for a folder that is no model's."""
+    """Return the error for a folder that holds no model."""
     return ModelError(
         f"The folder {path} holds no GSV3D model: it needs {INDEX} and {', '.join(COMPONENTS)}.",
         "Give the folder that 'gsv3d train recipe' or 'gsv3d train assemble' wrote.",
@@ -82,7 +82,10 @@ def _names_a_decoder(path: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a model's folder; empty if it is missing or damaged, which loading names."""
+    """Read a file of a model's folder; return nothing for a missing or damaged one.
+
+    Loading the model names what is wrong with it.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -105,7 +108,7 @@ def read_details(model: ModelInfo) -> dict[str, Any]:
 
     Returns:
         Its "views", their "pixels" and the "steps" that it takes; "gigabytes" on the disk; the
-        "license_file" with the whole text. What the files do not say is None.
+        "license_file" with the whole text. Values that the files do not hold are None.
     """
     path = model.path
     if path is None:
@@ -126,9 +129,9 @@ def read_details(model: ModelInfo) -> dict[str, Any]:
 
 
 def memory_for(model: ModelInfo) -> int:
-    """Return the bytes of a card's memory that a model is quick with: twice those of its weights.
+    """Return the bytes of a card's memory that a model needs to be fast: twice its weights.
 
-    With less, ``gsv3d.devices.choose_memory`` has it take itself through the card in small parts.
+    With less, ``gsv3d.devices.choose_memory`` moves it through the card in small parts.
     """
     if model.path is None:
         return 0
@@ -191,7 +194,7 @@ def available() -> list[ModelInfo]:
         ModelInfo(
             "gsv3d-576", None, False,
             "GSV3D at 576 px on SV3D's weights; no trained decoder for it has been published.",
-            f"Train one, and put its folder into {own}.",
+            "Train one, and add it with 'gsv3d models add gsv3d-576 --from DIR'.",
         ),
     ]  # fmt: skip
     return [*models.values(), *(model for model in missing if model.name not in models)]

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 Work = Sequence[tuple[Path, Path]]
 """Pictures, each with the path of its results without an ending."""
 _Task = tuple[str, str, bytes | None]
-"""A picture's absolute path, the name of its results, and its bytes where they can be read."""
+"""A picture's absolute path, the name of its results, and its bytes if they can be read."""
 
 
 def leave_out_done(images: Sequence[Path], output: Path) -> list[Path]:
-    """Return the pictures of which the folder of results holds no record, which is written last."""
+    """Return the pictures without a record, which is written last, in the folder of results."""
     done = set()
     for path in output.glob("*.json"):
         try:

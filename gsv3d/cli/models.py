@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         )
 
     for_programs(action("list", "list the models, as without an action"))
-    info = action("info", "say what a model is and has")
+    info = action("info", "show a model's outputs, size and license")
     info.add_argument("name", metavar="NAME")
     for_programs(info)
 
@@ -230,7 +230,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Input:
-    """The program at the other end of standard input. It answers; when it ends, the work stops.
+    """The program at the other end of standard input, which answers and may stop the work.
 
     Attributes:
         over: set once there is no work to stop any more.

@@ -116,6 +116,6 @@ def name_reference(target: Path) -> Path:
 
 
 def name_picture(error: Exception, image: Path) -> str:
-    """Return an error's sentence, headed by the picture it is about unless it names that."""
+    """Return an error's sentence, which begins with the picture unless it names it."""
     text = str(error)
     return text if str(image) in text else f"{image}: {text}"

@@ -29,7 +29,7 @@ def add_output(parser: argparse.ArgumentParser, files: str) -> None:
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is random (%(default)s)")
     parser.add_argument(
         "--faces", type=int, default=5000, help="most triangles of the mesh (%(default)s)"
     )
@@ -74,7 +74,7 @@ def add_views(parser: argparse._ActionsContainer) -> None:
 
 
 def read_numbers(text: str) -> tuple[float, ...]:
-    """Read numbers with commas between."""
+    """Read numbers separated by commas."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -146,7 +146,7 @@ def check_cutout(cutout: str) -> None:
 
 
 def describe_unsure_cutout(image: Path, certainty: float) -> str:
-    """Return the sentence for a cut-out that is unsure."""
+    """Return the warning about an unsure cut-out."""
     return (
         f"{image}: the cut-out of the object is unsure ({100 * certainty:.0f} %); look at it with"
         " 'gsv3d cutout', or use a picture with a plain or transparent background."

@@ -21,7 +21,7 @@ expected Dice score is half of the best Dice score, here about 0.54 (Lipton et a
 thresholding of classifiers to maximize F1 measure")."""
 
 SHARPNESS = 4.0
-"""The logit of a point's opacity is its occupancy's excess over ``SURFACE_LOGIT`` times this: rays
+"""Factor from an occupancy's excess over ``SURFACE_LOGIT`` to the logit of a point's opacity: rays
 pass through what is improbable, however much of it there is."""
 
 FIRST_LOGIT = SURFACE_LOGIT - 0.75

@@ -43,7 +43,7 @@ AT_START = 0.3
 def place_gaussians(
     points: Tensor, colors: Tensor, degree: int, generator: torch.Generator
 ) -> Gaussians:
-    """Return round, faint Gaussians at points, as large as the points are apart on a surface.
+    """Return round, faint Gaussians at points, sized by how far apart the points are on a surface.
 
     Args:
         points: (N, 3) in the unit cube.
@@ -52,7 +52,7 @@ def place_gaussians(
         generator: on the CPU, for how they are turned.
     """
     count, device = len(points), points.device
-    # The distance between Gaussians that are spread over a surface about as large as the cube's.
+    # The distance between points that are spread over a surface about as large as the cube's.
     spacing = min(max(1.2 / math.sqrt(max(count, 1)), 0.005), 0.1)
     sh = torch.zeros(count, count_coefficients(degree), 3, device=device)
     sh[:, 0] = rgb_to_sh(colors)
@@ -123,11 +123,11 @@ class Cloud:
 
     @torch.no_grad()
     def densify(self, growth: float, most: int) -> None:
-        """Remove what is of no use and add to what has the largest gradients.
+        """Remove useless Gaussians, and copy or split those with the largest gradients.
 
         Args:
-            growth: share of the Gaussians that are added to, at most.
-            most: Gaussians afterwards.
+            growth: share of the Gaussians that are copied or split, at most.
+            most: most Gaussians afterwards.
         """
         means, scales = self._values["means"], self._values["scales"].exp()
         largest = scales.amax(dim=1)

@@ -71,7 +71,7 @@ def find_frame(views: Views, agreement: float) -> Frame:
     center, radius = _meeting_point(views)
     low, high = center - radius, center + radius
     votes = torch.zeros(0)
-    for _ in range(3):  # the first box is rough, the last one is that of the hull
+    for _ in range(3):  # the first box is rough, the last one the hull's
         points, votes = carve(low, high, views)
         kept = votes.flatten() >= _level(votes, len(views), agreement)
         inside, cell = points[kept], (high - low) / GRID

@@ -65,7 +65,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def depth_roughness(depth: Tensor, alpha: Tensor) -> Tensor:
-    """Return the mean second difference of depth along rows and columns, of three solid pixels.
+    """Return the mean second difference of depth over three solid pixels in a row or column.
 
     Args:
         depth: (V, H, W).

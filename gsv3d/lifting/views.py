@@ -104,8 +104,8 @@ def _crop_one(picture: np.ndarray, box: tuple[slice, slice], K: Tensor, size: in
 def _reduce(layers: Tensor, size: int) -> Tensor:
     """Reduce (..., S, S) to (..., size, size); each pixel is the mean over its area.
 
-    Of a pixel on the border of an area counts the part inside. Pooling in torch takes all of it,
-    which moves what is seen by up to half a pixel.
+    A pixel on the border of an area counts by the part of it inside. Pooling in torch counts all of
+    it, which shifts the picture by up to half a pixel.
     """
     side = layers.shape[-1]
     ends = torch.arange(size + 1, dtype=torch.float64) * side / size

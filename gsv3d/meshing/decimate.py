@@ -21,15 +21,15 @@ LEAST_TURN = 0.2
 """Cosine of the largest angle by which a contraction may turn a face."""
 
 PER_DOUBLING, ZERO, BUCKETS = 16, 3200, 4096
-"""Edges are kept in so many buckets, by their error: so many buckets until it doubles, and an error
-of 1/2 in about the bucket ``ZERO``."""
+"""Edges wait in buckets by their error: buckets for each doubling of the error, the one near an error
+of 1/2, and their number."""
 
 GONE = -(2**40)
 """Age of a vertex that was contracted into another."""
 
 STAY = 1e-4
-"""Weight of the distance to an edge's middle beside its error: where that hardly changes, as in a
-plane, the point stays near."""
+"""Weight of the distance to an edge's middle beside the error: where the error hardly changes, as in
+a plane, the point stays near the middle."""
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +191,7 @@ def _contract(points: np.ndarray, faces: np.ndarray, target: int) -> np.ndarray:
 
 @compiled
 def _bucket_of(error: float) -> int:
-    """Return which bucket an error of 0 or more waits in; a larger one never comes before."""
+    """Return the bucket of an error of 0 or more; a larger error has the same or a later one."""
     if error <= 0.0:
         return 0
     share, power = math.frexp(error)

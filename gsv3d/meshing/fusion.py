@@ -5,9 +5,9 @@ The classic running average (Curless and Levoy 1996, "A Volumetric Method for Bu
 Models from Range Images") thickens whatever is thinner than the truncation: what the front view
 calls "behind the surface" the back view calls "in front of it". Here the depth maps all come from
 one set of Gaussians and agree with each other, so free space wins instead: the distance of a voxel
-is the mean of the third and fourth largest that any views measured: two views that err dig no hole.
-Space is outside where some views look through it, and inside where nobody does, which closes the
-surface in parts no view sees.
+is the mean of the third and fourth largest of all views, so that two wrong views dig no hole.
+Space is outside where some views look through it, and inside where none does, which closes the
+surface in parts that no view sees.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 """Smoothing a fused field, and the level of it whose surface has the Gaussians' silhouettes.
 
 Where Gaussians disagree, free space wins too often: each of their views cuts a little more off, and
-smoothing the field takes thin parts away. Both only shift the field. Which level of it is the
-surface is therefore not taken as given but measured: the surface whose silhouettes agree best with
-those of the Gaussians, in all views together. With Gaussians that agree that is the level 0.
+smoothing the field takes thin parts away. Both only shift the field. So the level of the surface is
+measured: the one whose silhouettes agree best with those of the Gaussians, over all views. For
+Gaussians that agree this is level 0.
 
-Fitting each part to its silhouettes alone, with the depths' surface moved by a margin instead, fits
-the silhouettes better and true objects worse: what sticks out in a few views only is in them too.
+Fitting each part to its own silhouettes instead, with the depths' surface moved by a margin, matches
+the silhouettes better and true objects worse, since it keeps what sticks out in only a few views.
 """
 
 from __future__ import annotations

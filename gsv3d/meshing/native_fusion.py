@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fusion's loop over voxels, compiled for the CPU: what 38 views know of a million voxels.
 
-Most views cannot matter at a voxel. What each can know at most of a block of voxels is bounded
-before, and the views are asked in that order until no other one can change the result.
+Most views cannot matter at a voxel. So the largest distance that a view can know in a block of
+voxels is bounded first, and views are asked from the largest bound on until no other can change the
+result.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from gsv3d.compiling import compiled
 from gsv3d.meshing.native import find_pixels, interpolate, project_point
 
 BLOCK = 4
-"""Voxels are looked at in blocks of so many a side."""
+"""Side of a block in voxels."""
 
 TILE = 4
-"""Pixels are bounded in tiles of so many a side."""
+"""Side of a tile in pixels."""
 
 
 @compiled
 def bound_tiles(maps: np.ndarray) -> np.ndarray:
-    """Return what no look-up in a tile of ``TILE`` by ``TILE`` pixels exceeds.
+    """Return bounds of all look-ups in each tile of ``TILE`` by ``TILE`` pixels.
 
     Args:
         maps: (V, S, S, 4) as ``keep_largest`` takes them.
@@ -106,9 +107,8 @@ def keep_largest(
     """Find the mean of the third and fourth largest distance that any views know of each voxel.
 
     A block is outside when four views have its center farther outside their silhouettes than half
-    its diagonal and the truncation: so then are all its voxels, as they are seen. Of the other
-    views those are asked first that may know the largest distance of the block, and none that
-    cannot matter any more.
+    its diagonal plus the truncation: then all its voxels are outside. In other blocks the views
+    with the largest bounds are asked first, and those that cannot matter any more are not asked.
 
     Args:
         blocks: (N,) flat indices of the blocks of ``BLOCK`` voxels a side to look at.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colors of the Gaussians nearest to points that no view sees, compiled for the CPU.
 
-A tree is slow for points that are far from all Gaussians: many of its branches are as near. Here
-the Gaussians lie in boxes, and a point looks into those that are nearer than the Gaussians it
-knows. At first it knows those of the point before, which mostly is next to it.
+A tree is slow for points that are far from all Gaussians, since many of its branches are equally
+near. Here the Gaussians lie in boxes, and a point searches those that are nearer than the Gaussians
+it has found. It starts with those of the point before, which mostly is next to it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from scipy.spatial import cKDTree
 from gsv3d.compiling import compiled
 
 COUNT = 4
-"""A color is the mean of so many Gaussians'."""
+"""Number of Gaussians that a color is averaged over."""
 
 LEAST_BOX = 16
-"""A box holds so many Gaussians, or, where they are many, a sixteenth what there are boxes."""
+"""Least number of Gaussians in a box; many Gaussians make boxes of a quarter of their number's root."""
 
 
 class Nearest:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference picture's outline on the fused volume: what the picture shows is not guessed.
+"""Give the fused volume the reference picture's outline.
 
 A model's views are small and soft; the outline of the picture it was given is known to the pixel.
 Seen from the picture's camera the solid gets exactly that outline. What stands out of it is cut
-off. What it holds and the solid lacks, a table's leg, a necklace, is put back, as thick as it is
-wide. Its depth runs on smoothly from the solid that it is attached to in the picture, drawn toward
-where the Gaussians come nearest to something, so that it hangs together and on to the rest. Loose
-crumbs of the solid are taken off before: where the picture shows something there, it is put back
-in one piece.
+off. What the outline holds and the solid lacks, such as a table's leg or a necklace, is put back,
+as thick as it is wide. Its depth continues that of the solid beside it in the picture, drawn toward
+where the Gaussians nearly show something, so that the parts connect. Loose crumbs of the solid are
+removed first: where the picture shows something there, it is put back in one piece.
 """
 
 from __future__ import annotations

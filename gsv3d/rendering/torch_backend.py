@@ -17,7 +17,7 @@ from gsv3d.rendering.compositing import ALPHA_MIN, composite
 from gsv3d.rendering.projection import Projected, project
 
 PAIRS_AT_ONCE = 1 << 23
-"""(Gaussian, pixel) pairs composited at a time; each takes some 70 bytes while it is."""
+"""(Gaussian, pixel) pairs composited at a time; each takes some 70 bytes meanwhile."""
 
 _REACH = 3.33
 """Standard deviations after which alpha is below 1/255 even at opacity 1."""

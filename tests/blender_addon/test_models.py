@@ -188,7 +188,7 @@ def test_a_page_to_ask_at_is_one_button_away(addon: Any, changes: Any, hub: Any)
     assert process.page == f"{hub.address}/stabilityai/sv3d"
     drawn = draw_preferences(addon)
     said = " ".join(drawn)
-    assert "to those alone who have agreed to its conditions." in said
+    assert "only to those who have agreed to its conditions." in said
     assert "Then make an access token" in said and "hf auth login" not in said
     assert "wm.url_open" in drawn
 

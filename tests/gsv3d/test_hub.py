@@ -182,12 +182,12 @@ def make_response(status: int) -> Any:
     ("where", "error", "words"),
     [
         ("LICENSE.md", lambda: GatedRepoError("gated", response=make_response(401)),
-         r"to those alone who have agreed to its conditions. Log in on \S+/stabilityai/sv3d and"
+         r"only to those who have agreed to its conditions. Log in on \S+/stabilityai/sv3d and"
          r" agree there, run 'hf auth login', then this command again"),
         ("sv3d_p.safetensors", lambda: GatedRepoError("gated", response=make_response(403)),
          "run 'hf auth login'"),
         ("repository", lambda: RepositoryNotFoundError("none", response=make_response(401)),
-         "no repository stabilityai/sv3d, or none for you"),
+         "no repository stabilityai/sv3d, or you have no access to it"),
         ("repository", lambda: httpx.ConnectError("refused"), "does not answer for stabilityai"),
         ("sv3d_p.safetensors", lambda: httpx.ReadTimeout("slow"), "goes on where it stopped"),
         ("LICENSE.md", lambda: LocalEntryNotFoundError("no connection"), "does not answer"),

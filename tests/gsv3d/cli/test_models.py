@@ -119,7 +119,7 @@ def test_a_page_to_ask_at_is_told(start: Any, files: Any) -> None:
     with serve(files, token="hf_right") as hub:
         lines, code = start(hub, "add", "sv3d-p", token="hf_wrong").end()
         assert code == 2 and lines[-1]["page"] == f"{hub.address}/stabilityai/sv3d"
-    assert "to those alone who have agreed" in lines[-1]["error"]
+    assert "only to those who have agreed" in lines[-1]["error"]
     assert "hf auth login" in lines[-1]["hint"]
 
 
