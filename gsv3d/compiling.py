@@ -30,7 +30,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def list_parts(count: int) -> list[slice]:
-    """Return the parts, of ``PART`` each, that so many points, voxels or texels are worked on in."""
+    """Return the parts of at most ``PART`` that so many points, voxels or texels are cut into."""
     return [slice(start, start + PART) for start in range(0, count, PART)]
 
 

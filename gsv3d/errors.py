@@ -126,7 +126,7 @@ def find_largest_texture(error: BaseException) -> int:
 
 
 def _free_bytes() -> int:
-    """Return the free bytes of the computer, or what this process may still take if that is less."""
+    """Return the computer's free bytes, or what this process may still take if that is less."""
     import numpy as np
     import psutil
 

@@ -44,7 +44,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
         The path.
 
     Raises:
-        OutputError: the disk is full, writing is not allowed, ...
+        OutputError: it cannot be written, as on a full disk or where writing is not allowed.
     """
     target = Path(path)
     temporary = _temporary(target.parent)
@@ -84,7 +84,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder beside ``target``, which must not exist, that gets its name at the end.
+    """Yield a folder beside ``target``, which must not exist; at the end it gets that name.
 
     If anything is raised, the folder is deleted.
 
@@ -112,7 +112,7 @@ def check_room(what: str, size: int, folder: Path) -> None:
         folder: on the disk; it must exist.
 
     Raises:
-        OutputError: the disk has not.
+        OutputError: the disk has too little room.
     """
     free = shutil.disk_usage(folder).free
     if free < size:
@@ -162,7 +162,7 @@ def _claim_first(target: Path, endings: Sequence[str]) -> Path:
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """Return the sentence for an operating system's refusal to write ``path``."""
+    """Return the user's error for an operating system's refusal to write ``path``."""
     code = error.errno
     length = len(str(path.absolute())) + len(_temporary(Path()).name)
     if code == errno.ENOENT and MAX_PATH_CHARS is not None and length > MAX_PATH_CHARS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of your own: added, converted and removed, whole or not at all."""
+"""Add, convert and remove models of your own, whole or not at all."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def convert(
     Args:
         source, progress: see ``gsv3d.multiview.convert.convert``.
         name: what the model is called.
-        version: "p" or "u", where it must be that one; the name of a published model says it too.
+        version: "p" or "u", where it must be that one; the name of a published model implies it.
         texts: contents of files to put beside the model, by their names.
 
     Raises:
         ModelError: the name cannot be one or is taken, or the file cannot be used.
-        OutputError: the disk is full, ...
+        OutputError: the model cannot be written, as on a full disk.
     """
     target = free_place(name)
     from gsv3d.multiview.convert import convert as convert_file
@@ -67,7 +67,7 @@ def convert(
 
 
 def remove(name: str) -> Path:
-    """Delete a model of your own, or what was fetched of one that is not complete.
+    """Delete a model of your own, or the incomplete download of one.
 
     Returns:
         The folder that was deleted.

@@ -65,7 +65,7 @@ class GSV3DPipelineOutput(BaseOutput):
 
 @dataclass(frozen=True)
 class _Run:
-    """Facts of the call in progress that decoding needs."""
+    """Facts about the call in progress that decoding needs."""
 
     cameras: Cameras
     features: Tensor | None
@@ -186,10 +186,10 @@ class GSV3DPipeline(DiffusionPipeline):
             consistency: which steps are guided by what the views look like in 3D, and how far; the
                 model's own unless given.
             depth_ratio: depth over width to expect of the object, above 0; None where nothing is
-                known. Hinted UNets are told it, and Gaussians drawn toward it by ``depth_prior``.
+                known. Hinted UNets use it, and Gaussians are drawn toward it by ``depth_prior``.
             plane_azimuth: azimuth in degrees of a vertical mirror plane, see
-                ``gsv3d.cameras.mirrored_azimuth_deg``; None where none is known. Hinted UNets are
-                told it.
+                ``gsv3d.cameras.mirrored_azimuth_deg``; None where none is known. Hinted UNets use
+                it.
 
         Raises:
             ImageError: no object can be found in the picture.

@@ -30,9 +30,9 @@ def attempt(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
     """Call a function and put into words what it raises.
 
     Returns:
-        ("done", its value); ("failed", a sentence) for this task; ("broke", a reason) for an error
-        that nobody foresaw; ("fatal", a reason) where all others would fail with it: an
-        ``OSError``, such as of a full disk.
+        ("done", its value); ("failed", a sentence) for an error that concerns this task; ("broke",
+        a reason) for an unexpected error; ("fatal", a reason) for an ``OSError``, such as of a full
+        disk, by which all other tasks would fail too.
     """
     try:
         return "done", function(task)

@@ -28,9 +28,9 @@ COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def let_threads_sleep() -> None:
     """Make threads sleep while they wait, unless the user has set it otherwise.
 
-    Spinning threads take the core of whoever has work for it: beside one busy program on two
-    cores, a job took twelve times as long. Call this where a process begins, before torch and
-    numpy are imported: the libraries read the variables when they are loaded.
+    Spinning threads take a core from programs with work: beside one busy program on two cores, a
+    job took twelve times as long. Call this where a process begins, before torch and numpy are
+    imported: the libraries read the variables when they are loaded.
     """
     for name, value in SLEEPING.items():
         os.environ.setdefault(name, value)
@@ -40,8 +40,8 @@ def limit_threads(count: int | None = None) -> None:
     """Limit the threads that numpy and torch compute with. Call this before torch is imported.
 
     Args:
-        count: threads, at least 1. By default what the user has set by a variable of ``COUNTS``,
-            for those that are not set as well; else all usable cores but one, which is left to
+        count: threads, at least 1. By default what the user has set by one variable of ``COUNTS``
+            holds for all of them; if none is set, all usable cores but one, which is left to
             Blender and other programs.
 
     Raises:
@@ -61,10 +61,10 @@ def limit_threads(count: int | None = None) -> None:
 
 @contextmanager
 def pause_collecting() -> Iterator[None]:
-    """Look for no garbage within the block, and never again among what is made there.
+    """Pause garbage collection within the block, and exempt what is made there from it for good.
 
     torch, diffusers and transformers make more than a million objects as they are imported, and all
-    of them stay: to look through them again and again takes a quarter of the time.
+    of them stay: searching them again and again takes a quarter of the time.
     """
     gc.disable()
     try:

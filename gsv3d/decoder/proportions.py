@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prior for the depth of an object that one picture shows, for models that cannot tell it.
 
-A picture shows its object's width and height; a model must know its depth from similar objects.
+A picture shows its object's width and height; a model must infer its depth from similar objects.
 Where it can only guess, the decoder spreads the far end over several depths. None is opaque enough
-to be solid, and the object comes out too shallow. What depth to expect is told from outside: by the
-pose network (``gsv3d.pose``), or, where nothing is known, as much as the width, since objects are,
-on the whole, as deep as they are wide, from whichever side they are seen.
+to be solid, and the object comes out too shallow. The depth to expect comes from outside: from the
+pose network (``gsv3d.pose``), or, where nothing is known, it is the width, since objects are, on
+average, as deep as they are wide, from whichever side they are seen.
 
 The prior is on the logarithm of the ratio of depth to width. The ratio of the Gaussians has an
 error of variance s^2, and ratios of objects follow a Laplace distribution around the expected one,
@@ -35,8 +35,8 @@ TAILS = 0.01
 """Share of the measured Gaussians that is left out at either end."""
 
 MOST_OF_HEIGHT = 2.0
-"""The prior changes the object's height by this factor at most: from so far above that it would
-change more, the picture itself shows how deep the object is."""
+"""Largest factor by which the prior changes the object's height. Where it would change it more, the
+camera is so far above that the picture itself shows how deep the object is."""
 
 
 def deepen(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outlines finer than the mesh's grid: leaves, strings and lattices are carved by the texture.
+"""Carve gaps finer than the mesh's grid by the texture: between leaves, strings and lattices.
 
 Where a picture's gaps are narrower than the grid can hold, the mesh gets an outline with the gaps
-filled, a little wider than the picture's, and the texture's alpha has the gaps: games draw foliage
-and fences so. A point that lands beside the picture's object is not part of it, whatever its depth.
+filled, a little wider than the picture's, and the texture's alpha has the gaps, as in games'
+foliage and fences. A point that lands beside the picture's object is carved, whatever its depth.
 """
 
 from __future__ import annotations

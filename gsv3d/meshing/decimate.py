@@ -21,15 +21,15 @@ LEAST_TURN = 0.2
 """Cosine of the largest angle by which a contraction may turn a face."""
 
 PER_DOUBLING, ZERO, BUCKETS = 16, 3200, 4096
-"""Edges wait in buckets by their error: buckets for each doubling of the error, the one near an error
-of 1/2, and their number."""
+"""Edges wait in buckets by their error: buckets for each doubling of the error, the one near an
+error of 1/2, and their number."""
 
 GONE = -(2**40)
 """Age of a vertex that was contracted into another."""
 
 STAY = 1e-4
-"""Weight of the distance to an edge's middle beside the error: where the error hardly changes, as in
-a plane, the point stays near the middle."""
+"""Weight of the distance to an edge's middle beside the error: where the error hardly changes, as
+in a plane, the point stays near the middle."""
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,8 @@ smoothing the field takes thin parts away. Both only shift the field. So the lev
 measured: the one whose silhouettes agree best with those of the Gaussians, over all views. For
 Gaussians that agree this is level 0.
 
-Fitting each part to its own silhouettes instead, with the depths' surface moved by a margin, matches
-the silhouettes better and true objects worse, since it keeps what sticks out in only a few views.
+Fitting each part to its own silhouettes instead, with the depths' surface moved by a margin,
+matches the silhouettes better and true objects worse, since it keeps what sticks out in few views.
 """
 
 from __future__ import annotations

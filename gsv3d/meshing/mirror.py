@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mirrored picture as a second picture of an object with a vertical mirror plane.
+"""Use the mirrored picture as a second picture of an object with a vertical mirror plane.
 
 A picture flipped left-right shows the mirrored object. An object that equals its mirror image looks
-so from the mirrored camera: one picture of it is two, from both sides of the plane.
+like that from the mirrored camera. So one picture is two, from both sides of the plane.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def place_mirror_reference(
 ) -> tuple[Reference, float]:
     """Find where the mirror plane stands: move the mirrored camera until silhouettes agree best.
 
-    The plane holds the object's own middle, which need not be the picture's. A plane moved along
-    its normal moves the mirrored camera twice as far along it. The normal is the direction from the
-    one camera to the other.
+    The plane goes through the object's own middle, which need not be the picture's. Moving a plane
+    along its normal moves the mirrored camera twice as far. The normal points from one camera to
+    the other.
 
     Args:
         volume: the solid.
@@ -93,7 +93,7 @@ def place_mirror_reference(
 def cut_outside_outline(
     volume: Volume, reference: Reference, pixels: int = MeshSettings.cutting_pixels
 ) -> Volume:
-    """Cut off what stands out of the picture's outline of so many pixels; nothing is added."""
+    """Cut off what stands out of the picture's outline, at ``pixels`` a side; add nothing."""
     camera = reference.camera.resized(pixels)
     distance = measure_distance(resize_map(reference.coverage, pixels), 0.5)
     walls = float(volume.field.max())

@@ -10,8 +10,8 @@ import numpy as np
 from gsv3d.compiling import compiled
 
 JUMP, JUMP_BESIDE = 8.0, 5.0
-"""Least spreads of the depths around a pixel, in pixels, at which it straddles two parts; the
-second counts where a neighbor's spread reaches the first."""
+"""Spreads of the depths around a pixel, in pixels, from which it straddles two parts; the second
+counts next to a pixel that reaches the first."""
 
 UNKNOWN_SLOPE = 0.7
 """Slope next to pixels without a known depth."""
@@ -61,7 +61,7 @@ def map_depths(solid: np.ndarray, depth: np.ndarray, focal: float, maps: np.ndar
                     known[row, column] = 1.0
 
     # A pixel that straddles a near and a far part has a depth in between, where nothing is. Such a
-    # jump shows as a second difference; a mere slope has none.
+    # jump has a large second difference; a mere slope has none.
     spread = np.zeros((size, size), np.float32)  # of the depths around
     pixel = np.zeros((size, size), np.float32)
     for row in range(size):

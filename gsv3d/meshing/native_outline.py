@@ -86,9 +86,9 @@ def mark_pixels(
 
 @compiled
 def find_rays(uv: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) the pixels, row by row, that (N, 2) places are in, and (N,) bool if they are.
+    """Return (N,) pixels, row by row, of (N, 2) places, and (N,) bool: inside the picture.
 
-    Places beyond the picture are in the nearest pixel.
+    Places beyond the picture have the nearest pixel.
     """
     rays, inside = np.empty(len(uv), np.int64), np.empty(len(uv), np.bool_)
     for n in range(len(uv)):

@@ -19,7 +19,8 @@ COUNT = 4
 """Number of Gaussians that a color is averaged over."""
 
 LEAST_BOX = 16
-"""Least number of Gaussians in a box; many Gaussians make boxes of a quarter of their number's root."""
+"""Least number of Gaussians in a box. Where it is more, a box holds a quarter of the square root of
+their number."""
 
 
 class Nearest:

@@ -85,7 +85,7 @@ def align_reference(
 ) -> Projection | None:
     """Lay the mesh's outline over the picture's; return None where they do not agree.
 
-    Boxes of the two outlines are brought together: the model places and scales what it makes only
+    The boxes of the two outlines are aligned, since a model places and scales its object only
     roughly as the picture shows it.
 
     Args:
@@ -144,8 +144,8 @@ def sample_reference(
         projection: as returned by ``align_reference``.
         points: (N, 3) on the mesh.
         normals: (N, 3) outward, of any length.
-        through: look through to the sides that are turned away, as if they looked like those in
-            front of them, instead of at what the picture shows.
+        through: color the sides that are turned away, as if they looked like those in front of
+            them, instead of what the picture shows.
         settings: what counts as shown.
 
     Returns:

@@ -17,7 +17,7 @@ from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.surface import drop_unused, keep_parts, label_parts
 
 AGGRESSIONS = (5, 7, 9)
-"""Tried in turn: the higher, the rougher and the surer to reach the budget."""
+"""Aggressiveness, tried in turn: a higher one is rougher and more likely to reach the budget."""
 
 
 def count_bad_edges(faces: np.ndarray) -> int:
@@ -40,8 +40,8 @@ def simplify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decimate by quadric error (Garland and Heckbert 1997) to at most ``budget`` faces.
 
-    The topology is kept. Where that takes more faces, the surface is decimated on regardless: a
-    thin part can be folded onto itself, folds without volume are taken out, and sheets that touch
+    The topology is kept if the budget allows. If not, the surface is decimated further regardless:
+    thin parts may fold onto themselves, folds without volume are taken out, and sheets that touch
     are separated.
 
     Args:

@@ -27,8 +27,8 @@ BACKS = ("model", "picture")
 picture were seen through to them. The first is the default: docs/quality.md compares them."""
 
 FILL_PIXELS, FILL_MARGIN = 2048**2, 64
-"""Texels of a band in which gaps between charts are filled, and rows beyond it that it takes from on
-either side: enough for every filter and mip level that shows."""
+"""Texels of a band in which gaps between charts are filled, and rows on either side of it that are
+looked at as well: enough for every filter and mip level that shows."""
 
 
 @dataclass(frozen=True)

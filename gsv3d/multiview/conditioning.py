@@ -84,7 +84,7 @@ class Condition:
     hints: Hints | None = None
 
     def hidden(self) -> Condition:
-        """Return the condition of guidance, which tells nothing."""
+        """Return the unconditional input of guidance, which tells nothing."""
         hints = None if self.hints is None else self.hints.hidden()
         return Condition(torch.zeros_like(self.reference), torch.zeros_like(self.context), hints)
 

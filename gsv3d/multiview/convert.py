@@ -36,7 +36,7 @@ UNET_HEAD, CLIP_HEAD = 64, 80
 """Channels of one attention head, which shapes do not tell."""
 
 VERSIONS = {256: "u", 1280: "p"}
-"""SV3D_u or SV3D_p, by how many numbers condition a frame: cond_aug, or its two angles as well."""
+"""SV3D_u or SV3D_p, by how many numbers condition a frame: cond_aug alone, or with two angles."""
 
 SCHEDULER = {
     "prediction_type": "v_prediction",
@@ -146,7 +146,7 @@ def find_version(source: Path, shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def plan(source: Path, shapes: dict[str, tuple[int, ...]]) -> list[Component]:
-    """Return the networks of a file, and of what each of their tensors is made.
+    """Return the networks of a file, and what each of their tensors is made of.
 
     Raises:
         ModelError: tensors are missing, of another shape, or cannot be placed.
@@ -261,7 +261,7 @@ def _shape(source: Path, shapes: dict[str, tuple[int, ...]], name: str) -> tuple
 
 
 def _listed(tensors: Sequence[str]) -> str:
-    """Say how many there are, and name the first three."""
+    """Return how many tensors there are, with the names of the first three."""
     first = ", ".join(tensors[:3])
     rest = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
     return f"{len(tensors)} tensor{'s' * (len(tensors) > 1)}: {first}{rest}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints: what is known of an object beside its picture, for UNets that are told it.
+"""Hints: facts about an object beside its picture, for UNets that take them.
 
 An object with a vertical mirror plane looks, from the mirrored camera, like its picture flipped
-left-right (``gsv3d.meshing.mirror``): one picture shows two sides. How deep an object is decides
-what its sides look like, and one picture hardly shows it. SV3D is told neither.
+left-right (``gsv3d.meshing.mirror``): one picture shows two sides. An object's depth decides what
+its sides look like, and one picture hardly shows it. SV3D takes neither.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Hints:
     log_depth: Tensor
 
     def hidden(self, kept: Tensor | float = 0.0) -> Hints:
-        """Return hints of which nothing is known, but for samples where (B,) ``kept`` is not 0."""
+        """Return hints without facts, except for samples where (B,) ``kept`` is not 0."""
         unknown = torch.full_like(self.log_depth, torch.nan)
         shown = torch.zeros_like(unknown) + kept != 0
         return replace(
@@ -48,7 +48,7 @@ class Hints:
 
 
 def hint_features(hints: Hints, azimuth: Tensor) -> Tensor:
-    """Return what hints mean for each frame, as numbers that depend smoothly on the angles.
+    """Return the hints for each frame, as numbers that depend smoothly on the angles.
 
     Args:
         hints: hints of B orbits.
