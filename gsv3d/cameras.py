@@ -86,7 +86,7 @@ class Cameras:
 
     @property
     def positions(self) -> Tensor:
-        """(V, 3) camera centers in the world."""
+        """Return (V, 3) camera centers in the world."""
         rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
         with _full_precision(self.viewmats):
             return -(rotation.transpose(1, 2) @ translation[..., None])[..., 0]

@@ -127,17 +127,17 @@ class GSV3DPipeline(DiffusionPipeline):
 
     @property
     def image_size(self) -> int:
-        """Side of the views in pixels."""
+        """Return the side of the views in pixels."""
         return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def num_frames(self) -> int:
-        """Views of an orbit, V."""
+        """Return the number of views of an orbit, V."""
         return self.unet.config.num_frames
 
     @property
     def camera_distance(self) -> float:
-        """Distance of the views' cameras: objects that fill more of the picture are seen nearer."""
+        """Return the cameras' distance: objects that fill more of the picture are seen nearer."""
         return DISTANCE * FILL / self.config.framing
 
     @torch.no_grad()

@@ -85,7 +85,7 @@ class GenerationSettings:
 
     @property
     def known_elevation(self) -> float | None:
-        """Elevation of the camera that took the picture; None where it is to be estimated."""
+        """Return the elevation of the picture's camera; None where it is to be estimated."""
         if self.elevation is None and self.elevations:
             return float(self.elevations[-1])
         return self.elevation

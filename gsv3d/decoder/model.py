@@ -168,7 +168,7 @@ class GaussianSplattingDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def gaussian_grid(self) -> int:
-        """Side of the grid of Gaussians that every view becomes."""
+        """Return the side of the grid of Gaussians that every view becomes."""
         config: Any = self.config
         return config.latent_size // config.patch_size * 2**config.upsample_stages
 

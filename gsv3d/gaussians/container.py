@@ -87,7 +87,7 @@ class Gaussians:
 
     @property
     def degree(self) -> int:
-        """Degree of the spherical harmonics, 0..3."""
+        """Return the degree of the spherical harmonics, 0..3."""
         return harmonics.find_degree(self.sh.shape[1])
 
     @property

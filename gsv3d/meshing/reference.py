@@ -49,7 +49,7 @@ class Reference:
 
     @cached_property
     def coverage(self) -> np.ndarray:
-        """(S, S) float32, how much of each pixel the object covers; its outline is at one half."""
+        """Return (S, S) float32, the object's share of each pixel; its outline is at one half."""
         return object_coverage(self.rgba[..., 3].astype(np.float32) / 255)
 
 

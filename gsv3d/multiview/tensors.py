@@ -44,7 +44,7 @@ class Made:
 
     @property
     def size(self) -> int:
-        """Bytes in float16."""
+        """Return the bytes in float16."""
         return 2 * math.prod(self.shape)
 
     def fits(self, shape: Sequence[int]) -> bool:

@@ -42,7 +42,7 @@ class Projected(NamedTuple):
 
     @property
     def determinant(self) -> Tensor:
-        """(V, N) determinant of the covariance."""
+        """Return the (V, N) determinant of the covariance."""
         return self.var_x * self.var_y - self.cov_xy * self.cov_xy
 
 

@@ -60,7 +60,7 @@ def make_lopsided() -> Cameras:
 
 
 def test_points_land_where_a_pinhole_puts_them() -> None:
-    """The camera at +X sees +Y to the right, the one at -Y sees +X; both see +Z above."""
+    """See +Y to the right of the camera at +X, +X of that at -Y, and +Z above in both."""
     x, y, z = points = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 20))
     away = np.stack([2 - x, 2 + y])
     pixels = np.stack([12 + 50 * np.stack([y, x]) / away, 21 - 80 * z / away], axis=-1)

@@ -66,7 +66,7 @@ def test_workers_that_cannot_start_end_the_run_in_words(cluster) -> None:
 
 
 def test_a_lost_node_loses_no_task(cluster, tmp_path: Path) -> None:
-    """This test is the last, since the cluster is smaller after it."""
+    """Run this test last, since the cluster is smaller after it."""
     tasks = [meet(tmp_path, "a", "go"), meet(tmp_path, "b", "go")]
     lost: list[str] = []
 

@@ -20,7 +20,7 @@ def test_answers_come_in_the_order_of_their_parts():
 
 
 def test_few_answers_wait_to_be_taken():
-    """A large texture has hundreds of chunks, each of some megabytes."""
+    """Bound what waits: a large texture has hundreds of chunks of some megabytes."""
     made = []
     for taken, _ in enumerate(run_in_threads(made.append, range(100)), start=1):
         assert len(made) <= taken + 2 * torch.get_num_threads()

@@ -42,7 +42,7 @@ def call_pipeline(pipeline: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("gigabytes", [12, 8])
 def test_networks_come_and_go_in_the_order_of_the_call(monkeypatch: Any, gigabytes: int) -> None:
-    """The hooks that move networks to a card move them from the CPU to the CPU here."""
+    """Have the hooks that move networks to a card move them from the CPU to the CPU."""
     plain = call_pipeline(place(tiny.tiny_pipeline(), CPU, 24))
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
     names = {id(part): name for name, part in pipeline.components.items()}
@@ -116,7 +116,7 @@ def test_nothing_stays_on_the_card_while_gaussians_are_fitted(
 
 @pytest.mark.parametrize("gigabytes", [12, 8])
 def test_cancelling_takes_every_network_off(monkeypatch: Any, gigabytes: int) -> None:
-    """The next call gives the same as without the cancel."""
+    """Give in the next call what it would give without the cancel."""
     pipeline = place(tiny.tiny_pipeline(), CPU, gigabytes)
     expected = call_pipeline(pipeline).latents
 

@@ -324,7 +324,7 @@ def test_bad_orbits_are_refused(fields: dict, words: str) -> None:
 
 
 def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
-    """The network that estimates the pose was trained on the usual framing, and keeps it."""
+    """Keep the usual framing for the pose network, which was trained on it."""
     fake, seen = FakePipeline(), {}
     fake.config = SimpleNamespace(orbit="static", framing=0.9)
     fake.camera_distance = 2.0

@@ -212,7 +212,7 @@ def test_what_the_hub_refuses_is_one_sentence(
 
 @pytest.mark.parametrize("elsewhere", [None, "https://127.0.0.1/signed"])
 def test_what_was_fetched_before_is_gone_on_from(hub: Hub, elsewhere: str | None, weights) -> None:
-    """The token goes to the hub alone, not to the server that keeps its files."""
+    """Send the token to the hub alone, not to the server that keeps its files."""
     hub.elsewhere = elsewhere
     hub.failures["sv3d_p.safetensors"] = httpx.ReadTimeout("slow")
     assert main(["models", "add", "sv3d-p", "--agree"]) == 2

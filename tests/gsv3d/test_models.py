@@ -150,7 +150,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
-    """A file of the model is cut short, or holds something else."""
+    """Cut a file of the model short, or write something else into it."""
     folder = tmp_path / "a model with spaces and Umläuten"
     tiny.tiny_pipeline().save_pretrained(folder)
     assert load_pipeline(str(folder), device="cpu").num_frames == 4
@@ -177,7 +177,7 @@ def test_memory_that_runs_out_is_no_damage(tmp_path: Path, monkeypatch: Any) -> 
 
 
 def test_odd_files_of_a_model_hide_no_other(own_models: Path, capsys: Any) -> None:
-    """Its description is not UTF-8, its license is a folder, its index names no class."""
+    """List a model whose description is not UTF-8, license a folder, and index without classes."""
     tiny.tiny_pipeline().save_pretrained(own_models / "odd")
     (own_models / "odd" / "description.txt").write_bytes("Möbel".encode("latin-1"))
     (own_models / "odd" / "LICENSES").mkdir()

@@ -141,7 +141,7 @@ def test_a_callback_is_told_the_timestep_and_given_what_it_asks_for(
 def test_however_a_call_ends_the_card_is_freed(
     pipeline: GSV3DPipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Offloaded components go back to the processor's memory."""
+    """Move offloaded components back to the processor's memory."""
     freed: list[bool] = []
     monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: freed.append(True))
 

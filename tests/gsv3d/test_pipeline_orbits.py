@@ -16,7 +16,7 @@ from tests.gsv3d.test_pipeline import make_generator
 
 
 def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
-    """Poses, cameras and answers are those of the orbit, which is saved with the model."""
+    """Use the orbit saved with the model for poses, cameras and answers."""
     pipeline = tiny.tiny_pipeline()
     pipeline.register_to_config(orbit="sine")
     pipeline.save_pretrained(tmp_path)
@@ -34,7 +34,7 @@ def test_a_model_made_for_a_sine_orbit_makes_one(tmp_path) -> None:
 
 
 def test_the_views_stand_where_the_lists_say(pipeline: GSV3DPipeline) -> None:
-    """UNet, decoder and answer have the lists' angles, even for other numbers of views."""
+    """Give UNet, decoder and answer the lists' angles, even for other numbers of views."""
     azimuths, elevations = (
         [10.0, 60.0, 200.0, 200.0, 340.0, 0.0],
         [5.0, 80.0, -90.0, 0.0, 7.0, 20.0],
@@ -73,7 +73,7 @@ def test_one_list_is_enough(pipeline: GSV3DPipeline) -> None:
 
 
 def test_a_model_says_how_pictures_are_framed(tmp_path) -> None:
-    """Seen from nearer, the object has the same size in the world."""
+    """Keep the size in the world of an object that is seen from nearer."""
     from PIL import Image
 
     pipeline = tiny.tiny_pipeline()
@@ -92,7 +92,7 @@ def test_a_model_says_how_pictures_are_framed(tmp_path) -> None:
 
 
 def test_a_model_that_is_not_told_the_poses_has_one_orbit() -> None:
-    """Such a model is SV3D_u, whose UNet reads cond_aug alone."""
+    """Refuse other orbits for SV3D_u, whose UNet reads cond_aug alone."""
     whole = tiny.tiny_pipeline()
     config = dict(whole.unet.config) | {"projection_class_embeddings_input_dim": 16}
     parts = whole.components | {"unet": type(whole.unet).from_config(config)}

@@ -15,7 +15,7 @@ from tests.gsv3d.test_pipeline import make_generator
 
 
 def test_poses_and_latents_are_never_rounded() -> None:
-    """In bfloat16 an angle would be wrong by up to 0.7 degrees."""
+    """Keep angles from bfloat16, in which they are off by up to 0.7 degrees."""
     pipeline = make_in_precision(torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.bfloat16)
     seen = []
     pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))

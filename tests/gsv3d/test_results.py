@@ -55,7 +55,7 @@ def test_the_mesh_is_drawn_from_where_the_views_look(
 
 
 def test_the_holes_of_a_texture_are_seen_through() -> None:
-    """Only the left half of the square is there, in the mesh's row and on the texture."""
+    """Show only the left half of the square, in the mesh's row and on the texture."""
     corners = np.array([[-0.4, 0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     texture = np.full((64, 64, 4), (200, 30, 30, 255), np.uint8)

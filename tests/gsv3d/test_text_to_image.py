@@ -62,7 +62,7 @@ def test_a_reference_is_cut_out_and_says_what_made_it(pipeline) -> None:
 
 
 def test_the_picture_is_the_pipelines_own(pipeline) -> None:
-    """The same call in diffusers gives the pixels that were cut out."""
+    """Compare the pixels that were cut out with the same call in diffusers."""
     seen = []
     shown = pipeline.image_processor.postprocess
     pipeline.image_processor.postprocess = lambda *a, **k: seen.append(shown(*a, **k)) or seen[-1]

@@ -165,7 +165,7 @@ def test_a_folder_done_twice_into_itself_gives_no_objects_of_sheets(quick, tmp_p
 
 
 def test_a_name_taken_while_the_object_was_made(quick, monkeypatch, tmp_path):
-    """Another run into the same folder writes a file of that name first."""
+    """Have another run write a file of that name into the folder first."""
     image, output = save_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
 
     def generate(_pipeline, picture, _settings, _observer):
@@ -257,7 +257,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_empty_files(quick, monkeypatch, 
     ],
 )
 def test_an_empty_argument_is_no_folder(monkeypatch, tmp_path, capsys, arguments, after):
-    """An unset variable of the shell gives an empty argument, which would be the current folder."""
+    """Refuse the empty argument of an unset variable, which would be the current folder."""
     save_picture(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
@@ -330,7 +330,7 @@ def test_a_run_that_was_ended_goes_on(quick, tmp_path, capsys):
 
 
 def test_pictures_of_one_name_in_two_folders_are_two(quick, tmp_path, capsys, monkeypatch):
-    """Each is named from within its own folder."""
+    """Name each from within its own folder."""
     command = ["generate", "p.png", "--output", str(tmp_path / "out"), "--resume"]
     for folder, made in (("a", 1), ("b", 2), ("a", 2)):
         if not (tmp_path / folder).is_dir():

@@ -91,7 +91,7 @@ def test_a_model_is_added_by_a_program(start: Any, files: Any, own_models: Path)
 def test_when_the_program_goes_the_work_stops(
     start: Any, files: Any, own_models: Path, handler: Any
 ) -> None:
-    """Work stops even in a program started in the background, where Ctrl+C is ignored."""
+    """Stop the work even of a program in the background, where Ctrl+C is ignored."""
     with serve(files) as hub:
         hub.hold.set()
         before = signal.signal(signal.SIGINT, handler)

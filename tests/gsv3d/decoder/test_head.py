@@ -40,7 +40,7 @@ def test_half_turns_are_exact() -> None:
 
 @torch.no_grad()
 def test_gaussians_lie_on_their_pixels_rays() -> None:
-    """Without an offset every mean projects to the center of its pixel, at its own depth."""
+    """Project means without an offset to their pixels' centers, at their own depths."""
     torch.manual_seed(0)
     head = GaussianHead(8, 0.004, 0.06, offset_max=0.0)
     cameras = orbit(static_azimuths_deg(4), [10.0, 20.0, -5.0, 0.0], size=6)
@@ -69,7 +69,7 @@ def test_bounds_and_shared_cameras() -> None:
 
 
 def test_a_raw_rotation_of_zero_is_the_cameras() -> None:
-    """With zero raw rotation a Gaussian's axes are its camera's."""
+    """Give a Gaussian without a raw rotation the axes of its camera."""
     head = GaussianHead(4, 0.004, 0.06, 0.0)
     torch.nn.init.zeros_(head.out.weight)
     cameras = orbit([37.0], 25.0, size=2)

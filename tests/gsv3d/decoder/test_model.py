@@ -42,7 +42,7 @@ def test_every_pixel_of_every_view_becomes_a_gaussian(volume: int) -> None:
 
 @torch.no_grad()
 def test_with_a_volume_gaussians_begin_where_its_rays_end() -> None:
-    """An untrained head leaves the depth of a half space, seen from both sides, as it is."""
+    """Have an untrained head leave the depth of a half space, seen from both sides, as it is."""
     model = make_decoder(8)
     torch.nn.init.zeros_(model.head.out.weight)
     volume = model.volume
@@ -77,7 +77,7 @@ def test_saved_and_loaded_with_its_volume(tmp_path: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("volume", [0, 8])
 def test_in_half_precision(volume: int) -> None:
-    """Weights and latents have 16 bits, as on cards; geometry has 32."""
+    """Decode with weights and latents of 16 bits, as on cards, and geometry of 32."""
     model = make_decoder(volume)
     latents, cameras, features = make_inputs()
     exact = model(latents, cameras, features)
@@ -87,7 +87,7 @@ def test_in_half_precision(volume: int) -> None:
 
 
 def test_a_decoder_without_a_volume_has_no_tensors_of_one() -> None:
-    """Decoders saved before there were volumes can still be loaded."""
+    """Load a decoder that was saved without a volume."""
     plain = set(make_decoder(0).state_dict())
     assert not any("volume" in name or "join" in name for name in plain)
     assert plain < set(make_decoder(8).state_dict())

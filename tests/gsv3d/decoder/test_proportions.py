@@ -120,7 +120,7 @@ def test_faint_and_stray_gaussians_do_not_count_for_the_extents() -> None:
 
 @pytest.mark.parametrize("elevation", [0.0, 25.0])
 def test_the_reference_looks_nearly_the_same(elevation: float) -> None:
-    """From far off, the outline of the deepened box moves by a pixel at most.
+    """Move the outline of the deepened box, seen from far off, by a pixel at most.
 
     If its height did not shrink, it would be a third higher from above.
     """

@@ -24,7 +24,7 @@ OPAQUE = 3.0
 
 @pytest.mark.parametrize("seen_only", [False, True])
 def test_a_voxel_gathers_what_the_views_have_where_they_see_it(seen_only: bool) -> None:
-    """Views hold their own pixel coordinates; numpy projects the voxels."""
+    """Compare with numpy's projection, in views that hold their own pixel coordinates."""
     torch.manual_seed(0)
     size, views = 32, [(0.0, 10.0), (120.0, -5.0), (230.0, 40.0)]
     cameras = orbit([a for a, _ in views], [e for _, e in views], size=size)
@@ -120,7 +120,7 @@ def test_own_and_shared_cameras_agree_and_gradients_arrive() -> None:
 
 
 def test_mixed_precision_moves_no_voxel() -> None:
-    """Coordinates of the 8 bits of bfloat16 would be off by a quarter of a pixel."""
+    """Keep coordinates from bfloat16, whose 8 bits are off by a quarter of a pixel."""
     torch.manual_seed(0)
     volume = FeatureVolume(6, 8, dim=4, samples=16)
     cameras = orbit([90.0, 0.0], 10.0, size=32)

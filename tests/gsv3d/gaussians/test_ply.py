@@ -229,7 +229,7 @@ def test_rotations_of_any_length(size: float) -> None:
 
 
 def test_harmonics_of_zeros_are_a_filling() -> None:
-    """Degree 0 may be written as degree 1, which KIRI's add-on needs, or as 3, as gsplat does."""
+    """Read degree 0 that was written as degree 1, for KIRI's add-on, or as 3, by gsplat."""
     arrays = make_arrays(4, 0)
     stream = io.BytesIO()
     write_ply(stream, arrays)

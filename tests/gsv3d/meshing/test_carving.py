@@ -86,7 +86,7 @@ def test_the_mesh_of_a_lattice_has_its_outline_and_its_colors() -> None:
 
 
 def test_a_lattice_of_something_else_carves_nothing() -> None:
-    """A picture of another object must not make holes in the Gaussians."""
+    """Let a picture of another object make no holes."""
     far = np.roll(RACKET, SIZE // 2, axis=1)
     mesh = extract_mesh(paint_ball(radius=0.1), 600, 64, references=[draw_picture(far & (U > 100))])
     assert not mesh.clipped

@@ -57,7 +57,7 @@ def test_a_ball_is_as_good_as_another_librarys() -> None:
 
 @pytest.mark.parametrize("target", [120, 400])
 def test_a_rod_of_two_voxels_stays_in_one_piece(target: int) -> None:
-    """Faces could be spent on the steps of the slanted rod instead of on the rod."""
+    """Spend faces on the slanted rod, not on its steps."""
     x, y, z = np.indices((60, 24, 120), dtype=float)
     rod = np.hypot(x - 12 - 0.25 * z, y - 12) - 1.3
     ends = np.minimum(np.hypot(np.hypot(x - 14, y - 12), z - 12) - 9,

@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_in_words_and_leaves_the_old_file(tmp_path: Path, mo
 
 
 def test_a_limit_of_the_operating_system_is_said_in_words(tmp_path: Path):
-    """A refusal by the kernel itself, not a made-up exception."""
+    """Have the kernel itself refuse, with no made-up exception."""
     resource = pytest.importorskip("resource")  # POSIX
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))

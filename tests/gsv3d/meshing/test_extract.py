@@ -67,7 +67,7 @@ def test_its_colors_are_on_their_sides(meshed):
 
 
 def test_the_mesh_has_the_outline_of_the_picture():
-    """The picture shows a ball with a handle, the Gaussians show a ball alone.
+    """Show a ball with a handle in the picture, and Gaussians of the ball alone.
 
     Mirrored about the plane through the handle, the picture shows the back as well.
     """
@@ -190,7 +190,7 @@ def test_the_same_gaussians_give_the_same_mesh(meshed):
 
 
 def test_more_voxels_keep_rods_that_are_thinner_than_a_voxel() -> None:
-    """Two rods 0.8 long, their axes 0.04 apart, which 116 voxels lose."""
+    """Keep two rods 0.8 long, their axes 0.04 apart, which 116 voxels lose."""
     along = torch.linspace(-0.4, 0.4, 300)
     means = torch.cat([torch.stack([0 * along + x, 0 * along, along], 1) for x in (-0.02, 0.02)])
     quats = torch.tensor([[1.0, 0, 0, 0]]).expand(600, 4)

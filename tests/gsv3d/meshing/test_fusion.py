@@ -57,7 +57,7 @@ def test_a_plate_thinner_than_a_voxel_survives_and_does_not_swell(thickness):
 
 
 def test_a_part_in_front_of_another_does_not_grow_together_with_it():
-    """Pixels at the front part's outline see both, and their depth is in between."""
+    """Ignore depths in between, of pixels at the front part's outline that see both."""
     # Both are seen by the cameras of the box.
     far, near = (
         analytic.draw_box((0.5, 0.06, 0.5)),

@@ -139,7 +139,7 @@ def test_the_plane_is_found_beside_the_axis(offset):
 
 
 def test_a_solid_too_thick_is_cut_by_the_mirrored_outline_and_keeps_the_pictures():
-    """The picture bounds one side of the lens, its mirror image the other."""
+    """Bound one side of a lens by the picture, the other by its mirror image."""
     reference = picture_surface(*make_lens(0.0))
     references = [reference, mirror_reference(reference, PLANE)]
     thick = make_solid(0.0, 2.2 * SHORT)
@@ -177,7 +177,7 @@ def test_silhouettes_of_different_things_change_nothing():
 
 
 def test_a_cut_takes_what_stands_out_and_adds_nothing():
-    """A bar is seen head on; the outline ends at x = 0 on one side and beyond it on the other."""
+    """Cut a bar seen head on, by an outline that ends at x = 0 on one side, beyond on the other."""
     camera = orbit([0.0], [0.0], size=256, distance=40.0, fov_deg=2.0)  # far off: nearly parallel
     rgba = np.zeros((256, 256, 4), np.uint8)
     rgba[:, :128] = 255

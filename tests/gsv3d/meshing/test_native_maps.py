@@ -34,7 +34,7 @@ def expect_maps(solid: np.ndarray, depth: np.ndarray, focal: float) -> list[np.n
 
 
 def test_layers_are_those_of_numpy() -> None:
-    """The depth map is a slope with a step, a hole and a ragged border."""
+    """Compare on a depth map that is a slope with a step, a hole and a ragged border."""
     rng, size, focal = np.random.default_rng(0), 48, 200.0
     rows, columns = np.mgrid[:size, :size]
     depth = (3.0 + 0.004 * columns + np.where(rows > 30, 0.4, 0.0)).astype(np.float32)

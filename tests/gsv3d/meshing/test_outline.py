@@ -121,7 +121,7 @@ def test_a_lost_bar_comes_back_round_in_the_depth_of_what_it_hangs_on() -> None:
 
 
 def test_a_part_that_was_nearly_there_comes_back_where_it_nearly_was() -> None:
-    """A thin plate behind the ball is everywhere just above the level."""
+    """Bring back a thin plate behind the ball that is everywhere just above the level."""
     x, y, z = list_axes()
     plate = np.maximum.reduce([abs(y - 0.2) + 0.01, abs(z) - 0.06, abs(x) - 0.45])
     both = make_volume(np.minimum(np.sqrt(x**2 + y**2 + z**2) - RADIUS, np.maximum(plate, 0.01)))
@@ -236,7 +236,7 @@ def test_a_line_thinner_than_a_voxel_stays_in_one_piece() -> None:
 @pytest.mark.parametrize("voxel", [2.5, 2.9, 4.0])
 @pytest.mark.parametrize("thick", [1, 2, 3, 4, 5, 7])
 def test_lines_are_as_thick_as_voxels_need_and_no_thicker(voxel: float, thick: int) -> None:
-    """``voxel`` and ``thick`` in pixels; the line leads away from something wide."""
+    """Widen a line that leads away from something wide; ``voxel`` and ``thick`` are in pixels."""
     shown = np.zeros((160, 160), np.float32)
     shown[20:140, 10:60] = 1
     shown[80 : 80 + thick, 60:150] = 1
@@ -277,7 +277,7 @@ def test_a_picture_of_something_else_changes_nothing(shown: str) -> None:
 
 
 def test_the_borders_of_the_volume_stay_outside() -> None:
-    """The outline reaches to the picture's border, and so beyond the volume."""
+    """Use an outline that reaches to the picture's border, and so beyond the volume."""
     right, up = list_pixels()
     after = match_reference_outline(
         make_ball(), picture_solid(draw_disc(BALLS_OUTLINE) | (abs(up) < 0.05))

@@ -74,7 +74,7 @@ def test_another_shape_gets_nothing():
 
 
 def test_what_stands_behind_is_not_painted():
-    """A small ball is hidden behind a large one."""
+    """Hide a small ball behind a large one."""
     sight = CAMERA.positions[0].numpy().astype(float) / DISTANCE
     front, faces = make_ball(0.3, center=0.37 * sight)
     back, _ = make_ball(0.12, center=-0.45 * sight)

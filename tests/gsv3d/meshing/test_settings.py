@@ -12,7 +12,7 @@ from tests.gsv3d.meshing.test_extract import paint_ball
 
 
 def test_no_step_uses_settings_of_its_own() -> None:
-    """The picture shows bars and a loose part, so that every step has work."""
+    """Show bars and a loose part in the picture, so that every step has work."""
     asked = set()
 
     class Recorded(MeshSettings):

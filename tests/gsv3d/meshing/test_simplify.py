@@ -62,7 +62,7 @@ def test_a_torus_keeps_its_shape_and_its_hole(budget):
 
 @pytest.mark.parametrize("budget", [300, 1000, 5000])
 def test_thin_legs_are_kept_whatever_the_budget(budget):
-    """A block stands on four legs as thin as a grid of voxels of 0.0085 can hold."""
+    """Stand a block on four legs as thin as a grid of voxels of 0.0085 can hold."""
     grid = np.full((100, 60, 90), 1.0)
     grid[10:90, 10:50, 60:80] = -1.0
     for x, y in ((12, 12), (12, 46), (86, 12), (86, 46)):
@@ -78,7 +78,7 @@ def test_thin_legs_are_kept_whatever_the_budget(budget):
 
 
 def test_sheets_that_touch_are_separated():
-    """Two boxes share an edge, two share a vertex, and a ring of boxes is pinched."""
+    """Separate two boxes at an edge, two at a vertex, and a pinched ring of boxes."""
     for shifts in (
         [(0, 0, 0), (1, 1, 0)],
         [(0, 0, 0), (1, 1, 1)],
@@ -110,7 +110,7 @@ def test_a_budget_of_nothing_is_refused():
 
 
 def test_an_edge_that_gets_crowded_by_parting_others_is_parted_too() -> None:
-    """In eight faces of a decimated chair, the fans of two edges meet in a third edge."""
+    """Take eight faces of a decimated chair, where the fans of two edges meet in a third."""
     points = 0.01 * np.array(
         [
             [-14.7, -22.2, -43.6], [-15.4, -21.8, -43.1], [-14.2, -24.2, -43.5],

@@ -61,7 +61,7 @@ def test_a_picture_of_the_mesh_shows_the_colors_where_they_are(two_colored):
 
 
 def test_a_reference_picture_shows_on_its_side_and_nowhere_else(two_colored):
-    """The reference is the cube from the front, all green."""
+    """Take as the reference the cube from the front, all green."""
     camera = orbit([0.0], [0.0], size=128)
     half = camera.Ks[0, 0, 0].item() * 0.3 / (2.35 - 0.3)
     rgba = np.zeros((128, 128, 4), np.uint8)
@@ -107,7 +107,7 @@ def bake_cube(mesh: TexturedMesh, size: int, projections, **more) -> TexturedMes
 
 
 def test_the_back_looks_as_the_front_does_where_asked(two_colored):
-    """The picture's front is green; with backs from the picture, so is the middle of the back."""
+    """Paint the middle of the back green, as the picture's front, where backs are the picture's."""
     projection = lay_green_over(two_colored)
     points, through = sample_texture(bake_cube(two_colored, 128, [projection], backs="picture"))
     _, model = sample_texture(bake_cube(two_colored, 128, [projection], backs="model"))
@@ -125,7 +125,7 @@ def test_the_back_looks_as_the_front_does_where_asked(two_colored):
 
 
 def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two_colored):
-    """One picture is red and from the front, one green and from behind."""
+    """Lay a red picture over the front and a green one over the back."""
     front, behind = lay_green_over(two_colored), lay_green_over(two_colored, 180.0)
     assert front is not None and behind is not None
     front.layers[..., :2] = front.layers[..., 1::-1].copy()  # red for green
@@ -140,7 +140,7 @@ def test_the_first_picture_lies_over_the_second_and_the_second_over_the_back(two
 
 
 def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypatch):
-    """Small and large agree where the views' colors are; the picture stays as sharp."""
+    """Compare small and large where the views' colors are; keep the picture as sharp."""
     projection = lay_green_over(two_colored)
     whole = bake_cube(two_colored, 512, [projection])
     monkeypatch.setattr(texture, "FILL_PIXELS", 512 * 100)  # several bands
@@ -153,7 +153,7 @@ def test_a_texture_larger_than_the_views_need_is_enlarged(two_colored, monkeypat
 
 
 def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
-    """Comparing all pairs, each gap's texel within the margin has a nearest texel's color."""
+    """Give each gap's texel within the margin a nearest one's color, by comparing all pairs."""
     rng = np.random.default_rng(4)
     covered = np.zeros((90, 90), dtype=bool)
     covered[::18, ::15] = True
@@ -172,7 +172,7 @@ def test_gaps_are_filled_in_bands_as_in_one_piece(monkeypatch):
 
 
 def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatch):
-    """Baking holds the texture, the mask of its charts, and the larger of a chunk and a band.
+    """Hold the texture, the mask of its charts, and the larger of a chunk and a band.
 
     A chunk's candidate has about 40 numbers of 8 bytes at once (indices, points, edges, weights); a
     band's texel has an int64 and two int32 of scipy's transform, and up to three indices of 8.
@@ -191,7 +191,7 @@ def test_baking_takes_memory_for_the_texture_and_a_chunk(two_colored, monkeypatc
 
 
 def test_the_gaps_between_charts_continue_a_chart(two_colored):
-    """A filling color that stayed would show at the seams when the texture is filtered."""
+    """Leave no filling color, which filtering would show at the seams."""
     texture = two_colored.texture.reshape(-1, 3) / 255.0
     one, other = np.array(analytic.FRONT), np.array(analytic.BACK)
     along = ((texture - one) @ (other - one)) / ((other - one) @ (other - one))
@@ -220,7 +220,7 @@ def test_uvs_lie_in_the_square_and_do_not_overlap(two_colored):
 
 
 def test_texels_are_square():
-    """Edges mostly keep their length ratios, since a stretched texture wastes detail one way."""
+    """Keep most edges' length ratios, since a stretched texture wastes detail one way."""
     box = trimesh.creation.box((1.0, 0.2, 0.1)).subdivide().subdivide()
     vertices, faces = np.asarray(box.vertices), np.asarray(box.faces)
     uvs = unwrap_uvs(vertices, faces, 512)

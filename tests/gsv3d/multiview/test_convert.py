@@ -53,7 +53,7 @@ def small(tmp_path_factory) -> Path:
     ],
 )
 def test_the_published_names_and_shapes(version: str, parameters: int, fingerprint: str) -> None:
-    """The list is that of the reference's own classes, built from its configurations."""
+    """Compare with the list of the reference's own classes, built from its configurations."""
     found = published.list_shapes(version, published.Widths())
 
     def sums(prefix: str) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def test_every_published_tensor_has_one_place(version: str, monkeypatch) -> None
 
 
 def test_the_full_size_has_the_configuration_of_the_recipe() -> None:
-    """The configuration read from the shapes is that of ``gsv3d-576``."""
+    """Read from the shapes the configuration of ``gsv3d-576``."""
     module.UNET_HEAD = 64
     unet, vae, clip = module._networks(Path("file"), published.list_shapes("p", published.Widths()))
     config = read_config("gsv3d-576").components
@@ -134,7 +134,7 @@ def test_the_folder_holds_half_precision_and_is_made_of_the_right_tensors(
 
 
 def test_other_precisions_are_read(tmp_path: Path) -> None:
-    """Copies of the files exist in half precision and without the unneeded tensors."""
+    """Convert copies of the files in half precision and without the unneeded tensors."""
     tensors = {
         name: torch.from_numpy(closed_form.make_weight(name, shape)).to(
             torch.bfloat16 if name.startswith(UNET) else torch.float16
@@ -286,7 +286,7 @@ print(before, peak())
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of memory")
 def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
-    """The file has 1 GB (zeros that take no room), its largest tensor 30 MB."""
+    """Convert a file of 1 GB (zeros that take no room), whose largest tensor has 30 MB."""
     widths = published.Widths(unet=128, vae=32, clip=480, clip_layers=8, vocabulary=7000)
     path, size = write_sparse(tmp_path / "file.safetensors", published.list_shapes("p", widths))
     assert size > 1e9

@@ -56,7 +56,7 @@ def test_the_estimate_is_blended_with_what_3d_makes_of_it(step, strength: float)
 
 
 def test_at_full_strength_it_is_algorithm_2(step) -> None:
-    """The noise recomputed from x and z0', and Euler's derivative with it."""
+    """Compare with the noise recomputed from x and z0', and Euler's derivative with it."""
     v, sample, sigma = step
     other = torch.full_like(sample, 0.25)
     guided = guide_by_3d(v, sample, sigma, 1.0, lambda _: other)

@@ -57,7 +57,7 @@ def make_stock(
 @torch.no_grad()
 @pytest.mark.parametrize("size", [8, 9])
 def test_without_poses_it_is_the_stock_model(size: int) -> None:
-    """For SV3D_u, with one value for all frames, diffusers' own forward gives the same numbers."""
+    """Compare SV3D_u, with one value for all frames, with diffusers' own forward."""
     ours = make_posed(ratio=1)
     sample, time, context, pose = make_inputs(size)
     pose = torch.full_like(pose, 1e-5)
@@ -67,7 +67,7 @@ def test_without_poses_it_is_the_stock_model(size: int) -> None:
 
 @torch.no_grad()
 def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
-    """For SV3D_p, the sinusoids of width 16, 32 and 32 are written out for diffusers' forward."""
+    """Compare SV3D_p with diffusers' forward, given written-out sinusoids of width 16, 32, 32."""
     ours = make_posed()
     sample, time, context, _ = make_inputs()
     row = torch.tensor([1e-5, 1.2, 4.0])
@@ -87,7 +87,7 @@ def test_equal_poses_are_the_stock_model_with_that_embedding() -> None:
 
 
 def test_attention_to_one_token_is_its_value() -> None:
-    """Diffusers' attention gives the same picture and gradients; with two tokens, queries count."""
+    """Compare picture and gradients with diffusers' attention; with two tokens, queries count."""
     unet, stock = make_posed(), make_posed()
     for name, module in stock.named_modules():
         if name.endswith("attn2"):

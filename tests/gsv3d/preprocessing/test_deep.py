@@ -74,7 +74,7 @@ def test_premultiplied_alpha_of_a_deep_tiff():
 
 
 def test_floats_over_white_are_cut_off():
-    """A highlight leaves the rest as it is; floats that count to 255 are told apart from it."""
+    """Leave the rest of a picture with a highlight as it is, unlike floats that count to 255."""
     values = draw_shades().astype(np.float32)
     values[:4, :4] = 900.0
     values[5, 5] = np.nan

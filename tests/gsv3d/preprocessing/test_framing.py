@@ -76,7 +76,7 @@ def test_a_plain_background_is_removed(background, noise, gradient):
 
 
 def test_a_photograph_of_a_cup():
-    """In scikit-image's photograph of a coffee cup, the saucer is an ellipse of known size."""
+    """Find in scikit-image's photograph of a coffee cup the saucer, an ellipse of known size."""
     picture = data.coffee()
     alpha = remove_background(picture)
     y, x = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]]
@@ -120,7 +120,7 @@ def test_an_ellipse_stands_in_the_middle_to_a_part_of_a_pixel(height, width, siz
 
 
 def test_own_alpha_is_used_as_it_is():
-    """A white object on transparent white: only alpha can tell."""
+    """Tell a white object from transparent white by alpha."""
     rgba = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
     rgba[..., 3] = draw_truth() * 255
     prepared = prepare(Image.fromarray(rgba), 128).rgba
@@ -131,7 +131,7 @@ def test_own_alpha_is_used_as_it_is():
 
 
 def test_the_background_does_not_bleed_into_the_object():
-    """Magenta under alpha 0, which programs often leave there, shows nowhere in the result."""
+    """Show nothing of the magenta that programs often leave under alpha 0."""
     rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     rgba[..., :3] = (255, 0, 255)
     rgba[draw_truth()] = (40, 160, 60, 255)
@@ -196,7 +196,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
     [("chair", "grass"), ("backpack", "gravel"), ("palm_tree", "moon"), ("burger", "brick")],
 )
 def test_an_object_over_a_photograph(name, photograph):
-    """The object's own alpha is the truth."""
+    """Compare with the object's own alpha."""
     rgba = np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGBA"))
     alpha = rgba[..., 3:] / 255
     ground = Image.fromarray(getattr(data, photograph)()).convert("RGB").resize(rgba.shape[1::-1])
@@ -276,7 +276,7 @@ def test_an_object_that_fills_its_canvas_but_for_the_corners():
 
 
 def test_a_shadow_in_alpha_is_left_out():
-    """A soft blob under a box goes; dark glass of the same alpha stays."""
+    """Remove a soft blob under a box, and keep dark glass of the same alpha."""
     y, x = np.mgrid[0:200, 0:200]
     blob = 140 * np.exp(-(((x - 110) / 45.0) ** 2 + ((y - 150) / 12.0) ** 2))
     rgba = np.zeros((200, 200, 4), np.uint8)
@@ -302,7 +302,7 @@ def test_a_shadow_on_a_plain_background_is_left_out():
 
 
 def test_an_object_that_nearly_fills_an_opaque_picture():
-    """The narrow white margin is not the object."""
+    """Take the object, not the narrow white margin."""
     picture = np.full((240, 240, 3), 255, np.uint8)
     picture[8:232, 10:230] = (150, 85, 40)
     picture[60:180, 60:180] = (40, 60, 130)
@@ -326,7 +326,7 @@ def test_certainty_is_the_expected_overlap():
 @pytest.mark.parametrize("ground", [255, 128, 0])
 @pytest.mark.parametrize("pattern", ["stripes", "checks", "letters"])
 def test_a_pattern_in_the_background_color_makes_the_cut_out_unsure(ground, pattern):
-    """White stripes on a box before white look like slits in it."""
+    """Be unsure of white stripes on a box before white, which look like slits."""
     y, x = np.mgrid[0:300, 0:300]
     box = (abs(x - 150) < 90) & (abs(y - 150) < 110)
     inner = (abs(x - 150) < 72) & (abs(y - 150) < 92)

@@ -75,7 +75,7 @@ def test_cmyk_jpeg_has_the_right_colors():
 
 
 def test_an_embedded_profile_is_heeded():
-    """A linear-light gray of 55 is an sRGB gray of about 128."""
+    """Turn a linear-light gray of 55 into an sRGB gray of about 128."""
     linear = make_linear_profile()
     picture = np.full((32, 32, 3), 55, np.uint8)
     found = decode(encode(Image.fromarray(picture), icc_profile=linear))

@@ -150,7 +150,7 @@ def test_cameras_without_views_are_refused() -> None:
 
 
 def test_large_scenes_in_pieces_give_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views alone, views together, and one view in bands: the pictures and gradients are equal."""
+    """Compare pictures and gradients of views alone, views together, and one view in bands."""
     cameras = orbit([0, 90, 180], [0, 30, 60], size=33)
     monkeypatch.setattr(torch_backend, "_is_compiled", lambda device: False)
     results = []
@@ -177,7 +177,7 @@ def test_chunks_cover_every_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_trial_passes_what_draws_and_not_what_draws_nothing(monkeypatch) -> None:
-    """The torch renderer stands in for gsplat."""
+    """Put the torch renderer in gsplat's place."""
     monkeypatch.setattr(gsplat_backend, "render_maps", torch_backend.render_maps)
     gsplat_backend._render_one(CPU)
 

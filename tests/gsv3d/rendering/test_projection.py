@@ -69,7 +69,7 @@ def test_colors_equal_gsplat(degree: int) -> None:
 
 
 def test_basis_is_that_of_the_textbook() -> None:
-    """3DGS keeps the (-1)^m sign of scipy's complex harmonics for every m."""
+    """Compare with scipy's complex harmonics, whose sign (-1)^m 3DGS keeps for every m."""
     directions = torch.nn.functional.normalize(normal(50, 3, seed=3), dim=-1)
     x, y, z = directions.numpy().T
     theta, phi = np.arccos(z), np.arctan2(y, x)

@@ -212,7 +212,7 @@ def test_order_of_the_gaussians_does_not_matter() -> None:
 
 
 def test_world_axes_land_where_the_conventions_say() -> None:
-    """Seen from azimuth 0: +X right, +Z up, -Y in front; from azimuth 90: +X in front."""
+    """See from azimuth 0 +X right, +Z up, -Y in front, and from azimuth 90 +X in front."""
     ends = torch.tensor([[0.3, 0, 0], [0, 0, 0.3], [0, -0.3, 0], [0, 0.3, 0]])
     colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
     scene = Gaussians.from_rgb(
