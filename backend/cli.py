@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (serve_command, pair_command, status_command):
         command.add(commands, shared)
-    logs = commands.add_parser("logs", parents=[shared], help="show the ends of all logs")
+    logs = commands.add_parser("logs", parents=[shared], help="show the last lines of all logs")
     logs.add_argument(
         "--lines",
         type=values.count,

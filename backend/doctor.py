@@ -148,14 +148,14 @@ def _backend(data_dir: Path, connection_path: Path) -> Iterator[Finding]:
     except ConnectionFileError as error:
         if folder_in_use(data_dir):
             hint = "Stop it and start it again; it writes a new one."
-            yield Finding(f"a backend runs, and its connection file is no use. {error.what}", hint)
+            yield Finding(f"a backend runs; its connection file is unusable. {error.what}", hint)
         elif connection_path.exists():
             yield Finding(error.what, error.hint)
         else:
             yield Finding("no backend runs on this data folder")
         return
     if not connection.alive:
-        yield Finding("no backend runs; the last one did not end in order")
+        yield Finding("no backend runs; the last one did not end cleanly")
     else:
         version = connection.versions.get("backend", "?")
         yield Finding(f"a backend runs, version {version}, process {connection.pid}")

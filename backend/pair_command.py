@@ -23,13 +23,13 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--address",
         default="",
         metavar="HOST[:PORT]",
-        help="where that computer reaches this one, if not where the backend listens",
+        help="by which that computer reaches this one (default: where the backend listens)",
     )
     one.add_argument("--list", action="store_true", help="show the paired computers instead")
     one.add_argument(
         "--forget",
         metavar="NAME",
-        help="let a paired computer in no more: its name, or its number in the list",
+        help="shut a paired computer out: its name, or its number in the list",
     )
     pair.set_defaults(run=_pair)
 

@@ -30,7 +30,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=values.address,
         metavar="HOST[:PORT]",
         help="listen at an address of this computer for other computers too, which are let in "
-        "after they were paired (default: for this computer alone; default port: "
+        "once they are paired (default: for this computer alone; default port: "
         f"{DEFAULT_PORT})",
     )
     serve.add_argument(

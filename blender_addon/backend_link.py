@@ -148,7 +148,7 @@ class BackendLink:
         return problem
 
     def _watch_stop(self) -> Problem | None:
-        """Press for the end of our backend; start one again if that was asked for meanwhile."""
+        """Make our backend end; start one again if that was asked for meanwhile."""
         if self.process.running:
             if self._clock() > self._stop_deadline:
                 self.process.ask_to_stop()

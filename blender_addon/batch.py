@@ -12,7 +12,7 @@ from .filenames import is_own_result, readable
 from .problems import Problem, file_problem
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
-"""Endings the backend reads; a folder's other files are passed over."""
+"""Endings of files that are sent as they are; a folder's other files are passed over."""
 
 MAX_FILE_BYTES = 64 * 2**20
 """The largest picture file that is sent."""

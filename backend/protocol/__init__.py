@@ -31,7 +31,7 @@ Events are instances of
   `artifact.final`, `.step`, `.of` (Gaussians), `.pose` (mesh), `.name` (file: "glb", "ply", "png"),
 - `messages.Error` (code, what, hint, job): not acted on; of code "version" nothing helps but an
   update,
-- `Violation` (what, hint, job): the backend sent something that cannot be; left aside,
+- `Violation` (what, hint, job): the backend sent something invalid, which was ignored,
 - `Silence` (seconds): no answer; `explain_silence(connection, path)` gives (what, hint). Close the
   socket, read the connection file again, open a new socket, `session.hello()`: open jobs are
   resubmitted or fetched by themselves.

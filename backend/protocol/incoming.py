@@ -47,7 +47,7 @@ class IncomingTransfers:
         """Take a chunk and return the artifact if it is complete, or else the credit that is due.
 
         Raises:
-            ProtocolError: the chunk cannot be, or the artifact's values; it is left aside.
+            ProtocolError: the chunk or the artifact's values are invalid; it is left aside.
         """
         transfer = self._open.get(chunk.transfer)
         if transfer is None:

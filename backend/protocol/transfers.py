@@ -128,7 +128,7 @@ class IncomingTransfer:
         """Return the assembled arrays, their values checked.
 
         Raises:
-            ProtocolError: not complete, or values that cannot be (not finite, out of range).
+            ProtocolError: not complete, or invalid values (not finite, out of range).
         """
         arrays = from_buffer(self.artifact.arrays, self._data[: self.received])
         check_values(self.artifact.TYPE, arrays)
