@@ -205,7 +205,7 @@ def run_on_ray(
 
 
 class _Pool:
-    """Actors, and which task each is at (None: starting)."""
+    """Actors, and the task that each works on (None: it is starting)."""
 
     def __init__(
         self, ray: Any, factory: Callable[[], Any], hint: str, share: dict[str, int]

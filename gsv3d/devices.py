@@ -58,11 +58,11 @@ def choose_memory(name: str, device: torch.device, weights: int) -> int:
 
 
 def place(pipeline: Any, device: torch.device, gigabytes: int) -> Any:
-    """Put a pipeline where it runs, so that it takes no more memory than it may.
+    """Put a pipeline on its device so that it fits the memory it may take.
 
-    With 24 GB all of it lies there. With 12 each network is there while it is used, in the order
-    of the call, and all are off again when it ends, also by an error. With 8 the UNet's
-    feed-forward layers work on one frame after the other besides. What is computed stays the same.
+    With 24 GB all networks stay on the card. With 12 each is there while the call uses it, and none
+    after the call, however it ends. With 8 the UNet's feed-forward layers also take one frame after
+    the other. The results stay the same.
 
     Args:
         pipeline: pipeline of diffusers, on the CPU.
@@ -78,9 +78,9 @@ def place(pipeline: Any, device: torch.device, gigabytes: int) -> Any:
 
 
 def clear_card_for(pipeline: Any, network: torch.nn.Module) -> None:
-    """Take all networks but one off the card, where ``place`` has them come and go.
+    """Take all networks but one off the card, if ``place`` moves them there when they are used.
 
-    The hooks of diffusers take off no more than the one that comes before it in the call.
+    The hooks of diffusers take off only the one before it in the order of the call.
     """
     for hook in getattr(pipeline, "_all_hooks", ()):
         if hook.model is not network:

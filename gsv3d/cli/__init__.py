@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted.
     """
     let_threads_sleep()
-    # What transformers remarks on while it is imported is nothing to the user.
+    # Remarks of transformers while it is imported do not concern the user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):

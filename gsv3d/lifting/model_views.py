@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views that a model drew, lifted in the model's own world."""
+"""Lift views that a model drew, in the model's own world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsv3d.lifting.settings import OF_A_MODEL, REFINING, LiftSettings
 from gsv3d.lifting.views import Frame, Views
 
 FRAME = Frame(torch.zeros(3), 1.4)
-"""Center and side of the cube that Gaussians are fitted in: what a model's cameras see."""
+"""The cube that Gaussians are fitted in, as large as a model's cameras see."""
 
 PIXELS = 128
 """Pixels of the views on the processor, where larger ones would take many minutes; on a card the

@@ -260,7 +260,7 @@ class _Rays:
         return distances
 
     def drop_hidden_parts(self, field: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        """Drop loose parts of the field that alone cover nothing of the picture, or a speck.
+        """Drop loose parts of the field without which the picture loses at most a speck.
 
         Args:
             field: (X, Y, Z) distances.

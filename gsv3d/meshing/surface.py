@@ -90,7 +90,7 @@ def drop_unused(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _renumber(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number those of 0..count that occur anew, in their order, as ``np.unique`` does.
+    """Renumber the values in 0..count that occur, in their order, as ``np.unique`` does.
 
     Returns:
         (count,) bool, which of them occur, and the new numbers, int64, of the shape of the old.

@@ -55,8 +55,8 @@ def fit_bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the box that the visible object fills.
 
-    Faint Gaussians far from the object change no picture, but a box that holds them has the object
-    fill a third of it. What can be seen from the front, the side and above bounds the object.
+    Faint Gaussians far from the object change no picture, but in a box that holds them the object
+    may fill a third. What can be seen from the front, the side and above bounds the object.
 
     Args:
         gaussians: Gaussians in the world.

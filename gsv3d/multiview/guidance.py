@@ -4,7 +4,7 @@
 Classifier-free guidance grows toward the back of the orbit (SV3D, section 3.2).
 
 At a step guided by 3D (Gen-3Diffusion, section 4.3) the clean estimate z0 of the views goes through
-3D: Gaussians are made of it as of the last one, rendered at the views' cameras, and the renders
+3D: it is decoded to Gaussians, these are rendered at the views' cameras, and the renders are
 encoded to z0'. The step is then taken with ``z0 + strength (z0' - z0)`` in place of z0.
 
 Algorithm 2 of the paper does this with DDIM and strength 1: with x = sqrt(a) z0 + sqrt(1 - a) eps,

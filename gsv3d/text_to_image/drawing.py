@@ -19,7 +19,7 @@ MAX_PROMPT = 1000
 """Most characters of a prompt; the text encoders read some 60 to 300 words."""
 
 SETTING = ", one single object, whole object in view, seen from slightly above, plain background"
-"""Added to the words: what a picture must show to become an object."""
+"""Words added to a prompt: what a picture must show to become an object."""
 
 Progress = Callable[[str, int, int], None]
 
