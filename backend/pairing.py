@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let paired computers in, and pair another one by a code.
 
-There is one code at a time; it is kept in memory alone.
+There is one code at a time; it is kept only in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: Computers that may be paired at a time.
 MAX_PAIRED = 256
 #: The holder of a pairing code, for the gate, with the code's key after it. A paired computer is
-#: named by its key alone.
+#: named only by its key.
 GUEST = "guest "
 _EVERYWHERE = ("0.0.0.0", "[::]")
 

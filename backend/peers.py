@@ -31,7 +31,7 @@ UNCREDITED_S = limits.LIVENESS_S
 #: Chunks in one turn, so that the loop gets back to what others sent.
 CHUNKS_A_TURN = 8
 
-#: Messages of which the newest alone is sent, for each job.
+#: Messages of which only the newest is sent, for each job.
 _REPLACING = m.Progress, m.Queue, m.Welcome, m.Ping, m.Pong
 
 #: Sends frames to a client: True when sent, False when its pipe is full.

@@ -211,7 +211,7 @@ def ray_runner(options: argparse.Namespace) -> RayRunner:
     # Without --threads a worker has a machine without a card to itself.
     cpus = options.threads or sys.maxsize
     cards = options.device != "cpu"
-    # An actor sees its own card alone.
+    # An actor sees only its own card.
     alone = {**vars(options), "share": 1, "device": "auto" if cards else "cpu"}
     make = partial(make_runner, argparse.Namespace(**alone))
     return RayRunner(options.ray, make, cpus, cards)

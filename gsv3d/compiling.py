@@ -21,7 +21,7 @@ PART = 32768
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function when it is first called, and keep the result on disk for later processes.
 
-    The function runs without Python's lock. It may use what numba calls "nopython" mode alone.
+    The function runs without Python's lock. It may use only what numba's "nopython" mode allows.
     """
     try:
         return numba.njit(cache=True, nogil=True)(function)

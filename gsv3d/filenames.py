@@ -3,7 +3,7 @@
 
 The rules are the strictest of Linux, macOS and Windows and hold everywhere, so that results can be
 copied from one system to another. The Blender extension has a copy of this module in its zip, which
-is why it imports the standard library alone.
+is why it imports only the standard library.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class GSV3DPipeline(DiffusionPipeline):
         feature_encoder: DINO, for the decoder's; None where there is no decoder.
         unet: one pose embedding per frame.
         scheduler: Euler, v-prediction, Karras sigmas (EDM).
-        decoder: latents to Gaussians; None of a model that draws views alone.
+        decoder: latents to Gaussians; None in a model that only draws views.
         num_inference_steps: default of the call.
         max_guidance_scale: default of the call; 1 is no guidance.
         orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``; default of the call.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection file, which tells its user alone where the backend listens and its keys.
+"""The connection file, which tells only its user where the backend listens and its keys.
 
 It is JSON, is never seen half written, and no other user can read it. Pairing with a backend on
 another computer writes one that names no process.

@@ -100,7 +100,7 @@ def make_private_folder(path: Path) -> None:
 
 
 def _restrict_windows(path: Path, rights: str) -> None:
-    """Take inherited rights off an empty file or folder, and give them to its user alone."""
+    """Take inherited rights off an empty file or folder, and give them only to its user."""
     user = os.environ.get("USERNAME", "")
     domain = os.environ.get("USERDOMAIN", "")
     if not user:

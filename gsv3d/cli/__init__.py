@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Return the parser; import the chosen command's module alone, and name the others."""
+    """Return the parser; import only the chosen command's module, and name the others."""
     parser = argparse.ArgumentParser(
         prog="gsv3d", description="One picture to 3D Gaussians and a textured mesh."
     )

@@ -138,7 +138,7 @@ def _info(name: str, as_json: bool) -> int:
     if not model.installed:
         print(model.how_to_get)
         return 0
-    gives = "views and Gaussians" if model.decoder else "views alone; Gaussians are fitted to them"
+    gives = "views and Gaussians" if model.decoder else "only views; Gaussians are fitted to them"
     orbit = f"{found['views']} views at {found['pixels']} px"
     lines = {
         "Folder": f"{model.path} ({found['gigabytes']:.2f} GB)",

@@ -65,7 +65,7 @@ class FeatureVolume(nn.Module):
         size: voxels along a side; a multiple of 4.
         dim: channels of the volume.
         samples: points on every ray.
-        seen_only: a voxel gathers from those views alone that see it. Otherwise the border of a
+        seen_only: a voxel gathers only from the views that see it. Otherwise the border of a
             view counts for all voxels beside it; ``blockout`` was trained so.
     """
 

@@ -154,7 +154,7 @@ def _read_deep(data: bytes, page: Any, label: str) -> Image.Image:
 
 
 def _open(data: bytes, label: str, page: Any = None) -> Image.Image:
-    """Read the header alone.
+    """Read only the header.
 
     Args:
         data: the file.

@@ -132,7 +132,7 @@ def _loader(kind: str) -> Any:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    """Return model_index.json, if it names classes of diffusers and transformers alone."""
+    """Return model_index.json, if it names only classes of diffusers and transformers."""
     path = folder / "model_index.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _variant(folder: Path) -> str | None:
-    """Return "fp16" where the weights are there in that variant alone."""
+    """Return "fp16" where the weights are there only in that variant."""
     weights = [file.name for file in folder.glob("*/*.safetensors")]
     half = [name for name in weights if ".fp16." in name]
     return "fp16" if half and len(half) == len(weights) else None

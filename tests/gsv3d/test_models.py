@@ -50,7 +50,7 @@ def test_a_model_without_a_decoder_is_one(own_models: Path, capsys: Any) -> None
     assert pipeline.decoder is None and pipeline.feature_encoder is None
     assert main(["models", "info", "views"]) == 0
     said = capsys.readouterr().out
-    assert "views alone; Gaussians are fitted to them (4 views at 32 px, 3 steps)" in said
+    assert "only views; Gaussians are fitted to them (4 views at 32 px, 3 steps)" in said
     # One that names a decoder and has lost it is damaged, not without.
     shutil.rmtree(own_models / "whole" / "decoder")
     assert "whole" not in {model.name for model in available()}
