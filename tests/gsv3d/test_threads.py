@@ -16,7 +16,10 @@ from gsv3d.errors import GSV3DError
 from gsv3d.threads import COUNTS, SLEEPING, limit_threads, pause_collecting, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
-WORKER = "import backend.worker as w; w.serve_jobs = lambda make: make(); w.main([]); import torch"
+WORKER = (
+    "import backend.worker_runtime as runtime; runtime.serve_jobs = lambda make: make(); "
+    "import backend.worker; backend.worker.main([]); import torch"
+)
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +59,22 @@ def test_numpys_threads_sleep_between_products() -> None:
         "print(time.process_time() - used)"
     )
     assert float(run(code).stdout) < 0.3
+
+
+def test_a_workers_threads_are_limited_and_sleep_before_numpy_is_loaded() -> None:
+    """numpy's OpenBLAS reads the variables as it is loaded, and the link to the server loads it."""
+    code = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n"
+        "            sys.exit(os.environ.get('OPENBLAS_NUM_THREADS', 'all'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import backend.worker; backend.worker.main(['--threads=3'])"
+    )
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        run(code)
+    assert ended.value.returncode == 1 and ended.value.stderr == "3\n"
 
 
 def test_what_the_user_has_set_stays() -> None:
