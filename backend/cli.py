@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 it could not be done, one sentence on standard error says 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -42,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WordedError as error:
         print(f"gsv3d-backend: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter on Windows
+            raise
+        # Who reads has seen enough, as `head` has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

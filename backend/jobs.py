@@ -11,6 +11,7 @@ is forgotten.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Container, Iterator
 from dataclasses import replace
@@ -92,16 +93,20 @@ class Jobs:
         self.tidy()
 
     def tidy(self) -> None:
-        """Forget ended jobs that are too old, and the oldest where they take too much space."""
-        ended = self._ended()
-        taken = sum(self.store.size(job.id) for job in ended)
-        oldest = self._now() - self._keep_days * _DAY_S
-        for job in ended:
-            if (job.record.ended or 0.0) >= oldest and taken <= self._keep_bytes:
-                return
-            taken -= self.store.size(job.id)
-            log.info("job %s is forgotten: old, or more than the space for results", job.id)
-            self.forget(job)
+        """Forget ended jobs that are too old, and the oldest where they take too much space.
+
+        The time between two ends counts for a day at most, since some were noted by a clock that
+        can be set.
+        """
+        taken, age, longest, later = 0, 0.0, math.inf, self._now()
+        for job in reversed(self._ended()):
+            ended = job.record.ended or 0.0
+            age += min(later - ended, longest)
+            later, longest = ended, _DAY_S
+            taken += self.store.size(job.id)
+            if age > self._keep_days * _DAY_S or taken > self._keep_bytes:
+                log.info("job %s is forgotten: old, or more than the space for results", job.id)
+                self.forget(job)
 
     def has_lost_its_picture(self, job: Job) -> bool:
         """Return True when a job cannot be done for want of its picture."""

@@ -127,7 +127,7 @@ class Store:
             aside.mkdir(exist_ok=True)
             names = (f"{path.name}-{number}" for number in itertools.count(1))
             target = next(aside / name for name in names if not (aside / name).exists())
-            os.replace(path, target)
+            replace(path, target)
         except OSError as error:
             log.error("%s is not understood, and cannot be put aside: %s", path, error)
         else:

@@ -401,6 +401,17 @@ def test_a_clock_that_is_set_makes_no_job_old(
     jobs.journal.close()
 
 
+def test_an_end_far_ahead_makes_no_other_job_old(tmp_path: Path) -> None:
+    """Earlier versions noted an end by the computer's clock."""
+    fill_folder(tmp_path)
+    jobs = open_jobs(tmp_path)
+    jobs._change(jobs.get(JOB(1)), ended=2 * jobs._now())
+    jobs.journal.close()
+    jobs = open_jobs(tmp_path)
+    assert [job.id for job in jobs._ended()] == [JOB(0), JOB(1)]
+    jobs.journal.close()
+
+
 def test_ended_jobs_are_forgotten_by_age_and_by_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
