@@ -18,7 +18,6 @@ from backend.cli import main
 from backend.protocol import (
     encode,
     parse_code,
-    process_exists,
     read_connection,
     write_connection,
 )
@@ -259,9 +258,8 @@ def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with FakeBackend(tmp_path) as fake:
-        connection = replace(read_connection(fake.connection_path), pid=ended.pid, data_dir="")
-        write_connection(fake.connection_path, connection)
-        assert not process_exists(ended.pid)
+        left = replace(read_connection(fake.connection_path), data_dir=str(tmp_path / "other"))
+        write_connection(fake.connection_path, replace(left, pid=ended.pid))
         assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
         assert f"its process {ended.pid} has ended" in capsys.readouterr().err
 

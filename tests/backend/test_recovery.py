@@ -23,7 +23,6 @@ from backend.job import StoredArtifact
 from backend.jobs import Jobs
 from backend.journal import Journal
 from backend.protocol import messages as m
-from backend.protocol import process_exists
 from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
@@ -348,10 +347,10 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_a_parent_that_ends_is_noticed() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = psutil.Process(child.pid)
-    assert not has_ended(process) and process_exists(child.pid)
+    assert not has_ended(process) and psutil.pid_exists(child.pid)
     child.communicate(b"\n")
     wait_until(lambda: has_ended(process))
-    assert not process_exists(child.pid)
+    assert not psutil.pid_exists(child.pid)
 
 
 def test_a_parent_that_cannot_be_looked_at_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
