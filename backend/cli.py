@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gsv3d-backend: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter on Windows
+        # On Windows a closed pipe is EINVAL; errors of files have a name.
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.EINVAL):
             raise
         # Who reads has seen enough, as `head` has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

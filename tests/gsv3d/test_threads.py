@@ -61,16 +61,28 @@ def test_numpys_threads_sleep_between_products() -> None:
     assert float(run(code).stdout) < 0.3
 
 
-def test_a_workers_threads_are_limited_and_sleep_before_numpy_is_loaded() -> None:
-    """numpy's OpenBLAS reads the variables as it is loaded, and the link to the server loads it."""
+@pytest.mark.parametrize(
+    ("library", "start"),
+    [
+        ("numpy", "import backend.worker; backend.worker.main(['--threads=3'])"),
+        (  # in a cluster, where Ray has loaded this project before
+            "torch",
+            "import argparse, backend.ray_runner; backend.ray_runner._make_runner("
+            "argparse.Namespace(threads=3, device='cpu', text_model='', memory='auto', share=1))",
+        ),
+    ],
+)
+def test_a_workers_threads_are_limited_before_libraries_are_loaded(
+    library: str, start: str
+) -> None:
+    """OpenMP and numpy's OpenBLAS read the variables as they are loaded."""
     code = (
         "import os, sys\n"
         "class Watch:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'numpy':\n"
+        f"        if name == {library!r}:\n"
         "            sys.exit(os.environ.get('OPENBLAS_NUM_THREADS', 'all'))\n"
-        "sys.meta_path.insert(0, Watch())\n"
-        "import backend.worker; backend.worker.main(['--threads=3'])"
+        f"sys.meta_path.insert(0, Watch())\n{start}"
     )
     with pytest.raises(subprocess.CalledProcessError) as ended:
         run(code)
