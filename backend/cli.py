@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`gsv3d-backend serve | pair | status | logs | doctor | free | stop`.
 
-Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage.
+Exit codes: 0 done; 1 it could not be done, one sentence on standard error says why; 2 wrong usage;
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,10 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.connection_file is None:
         options.connection_file = options.data_dir / FILE_NAME
     try:
-        return options.run(options)
+        code = options.run(options)
+        print(end="", flush=True)
+        return code
     except WordedError as error:
         print(f"gsv3d-backend: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # On Windows a closed pipe is EINVAL; errors of files have a name.
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.EINVAL):
+            raise
+        # Who reads has seen enough, as `head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("gsv3d-backend: Stopped.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

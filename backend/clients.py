@@ -20,11 +20,14 @@ from .protocol import encode, limits
 from .protocol import messages as m
 from .protocol.arrays import OPTIONAL
 from .store import FileSource, Store
+from .zap import OWNER
 
 log = logging.getLogger(__name__)
 
-#: Clients at a time.
+#: Clients at a time, and places among them that paired computers leave to this one. Commands on
+#: this computer are not counted: whoever is connected, it can be asked for its state and ended.
 MAX_PEERS = 32
+FOR_OWNER = 8
 #: Seconds in which a client that lives says something.
 _HEARD_S = 2.5 * limits.HEARTBEAT_S
 
@@ -61,10 +64,11 @@ class Clients:
         known = self.peers.pop(address, None)
         if known is not None:
             known.close()
-        if len(self.peers) >= MAX_PEERS:
-            return None
         send = partial(self._send, address)
         peer = Peer(address, send, hello, now, now, version, user)
+        counted = sum(not other.is_command for other in self.peers.values())
+        if not peer.is_command and counted >= MAX_PEERS - FOR_OWNER * (user != OWNER):
+            return None
         self.peers[address] = peer
         log.info("%s has joined", peer.name)
         peer.post(self._welcome(version))

@@ -204,5 +204,8 @@ def _bind_address(host: str, port: int) -> str:
     """
     if host.startswith("["):
         return f"tcp://{host}:{port}"
-    found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+    except UnicodeError as error:  # a part between dots is empty or too long
+        raise OSError(errno.EINVAL, "it is not a name") from error
     return f"tcp://{found[0][4][0]}:{port}"

@@ -11,6 +11,7 @@ is forgotten.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Container, Iterator
 from dataclasses import replace
@@ -39,6 +40,7 @@ FOR_SINGLE_JOBS = 40
 MAX_ATTEMPTS = 2
 #: Ended jobs that are kept at most.
 KEEP_ENDED = QUEUE_ENTRIES
+_DAY_S = 86400.0
 #: Bytes of the names and sentences in a queue message, so that it fits into a header.
 _QUEUE_TEXT_BYTES = 96 * 1024
 _SHORT_CHARS = 60
@@ -53,7 +55,7 @@ class Jobs:
 
     Args:
         store, journal: where they are kept.
-        keep_days: ended jobs are forgotten after so many days.
+        keep_days: ended jobs are forgotten after so many days, as `_now` counts them.
         keep_bytes: the oldest ended jobs are forgotten when all together take more disk space.
     """
 
@@ -73,6 +75,9 @@ class Jobs:
         self.changes = 0  # of the list, counted
         self._begun: dict[str | None, int] = {}  # for each client when its last job was, counted
         self._jobs = restore_jobs(store, journal)
+        latest = max((job.record.ended or 0.0 for job in self), default=0.0) or time.time()
+        away = min(max(0.0, time.time() - latest), _DAY_S)
+        self._clock = latest + away - time.monotonic()
         self._recover()
 
     def _recover(self) -> None:
@@ -84,23 +89,24 @@ class Jobs:
                     f"The backend ended unexpectedly {job.record.attempts} times while it worked on"
                     f" {job.name}.",
                 )
-            elif job.record.waiting and self.has_lost_its_picture(job):
-                self.fail(job, f"The picture of {job.name} is gone from the data folder.",
-                          "", "Submit it again.")  # fmt: skip
         self._forget_old()
         self.tidy()
 
     def tidy(self) -> None:
-        """Forget ended jobs that are too old, and the oldest where they take too much space."""
-        ended = self._ended()
-        taken = sum(self.store.size(job.id) for job in ended)
-        oldest = time.time() - self._keep_days * 86400
-        for job in ended:
-            if (job.record.ended or 0.0) >= oldest and taken <= self._keep_bytes:
-                return
-            taken -= self.store.size(job.id)
-            log.info("job %s is forgotten: old, or more than the space for results", job.id)
-            self.forget(job)
+        """Forget ended jobs that are too old, and the oldest where they take too much space.
+
+        The time between two ends counts for a day at most, since some were noted by a clock that
+        can be set.
+        """
+        taken, age, longest, later = 0, 0.0, math.inf, self._now()
+        for job in reversed(self._ended()):
+            ended = job.record.ended or 0.0
+            age += min(later - ended, longest)
+            later, longest = ended, _DAY_S
+            taken += self.store.size(job.id)
+            if age > self._keep_days * _DAY_S or taken > self._keep_bytes:
+                log.info("job %s is forgotten: old, or more than the space for results", job.id)
+                self.forget(job)
 
     def has_lost_its_picture(self, job: Job) -> bool:
         """Return True when a job cannot be done for want of its picture."""
@@ -361,8 +367,11 @@ class Jobs:
         self._forget_old()
 
     def _now(self) -> float:
-        """Return the time; the latest end of a job where the clock was set back behind that."""
-        return max([time.time(), *(job.record.ended or 0.0 for job in self)])
+        """Return the time by a clock of our own: one that is set would make all results old.
+
+        It goes on from the latest end of a job; the time between two runs counts for a day at most.
+        """
+        return self._clock + time.monotonic()
 
     def _save_record(self, job: Job) -> None:
         try:

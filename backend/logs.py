@@ -7,9 +7,13 @@ import contextlib
 import logging
 import logging.handlers
 import re
+import textwrap
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from .errors import storing
 
 FOLDER = "logs"
 BACKEND = "backend.log"
@@ -39,16 +43,23 @@ def log_to(path: Path, screen: bool = False) -> None:
     if screen:
         handlers.append(logging.StreamHandler())
         handlers[-1].setLevel(logging.WARNING)
-    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s%(job)s: %(message)s")
     for handler in handlers:
-        handler.setFormatter(form)
-        handler.addFilter(_name_job)
+        handler.setFormatter(Formatter())
     logging.basicConfig(level=logging.INFO, handlers=handlers)
 
 
-def _name_job(record: logging.LogRecord) -> bool:
-    record.job = f" job {_job}" if _job else ""
-    return True
+class Formatter(logging.Formatter):
+    """Write entries, in which nothing that others have named looks like an entry of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s%(job)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.job = f" job {_job}" if _job else ""
+        return "".join(c if c.isprintable() else " " for c in super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return textwrap.indent(super().formatException(ei), "  ")
 
 
 @contextlib.contextmanager
@@ -70,6 +81,9 @@ def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
         count: most lines of a file.
         job: a job's id, or its beginning: yield its lines only, and what the worker printed
             that died over it.
+
+    Raises:
+        StorageError: they cannot be read.
     """
     folder = data_dir / FOLDER
     printed = set(folder.glob("worker-output*.log"))
@@ -82,7 +96,7 @@ def last_lines(data_dir: Path, count: int, job: str = "") -> Iterator[str]:
     for paths in (*map(_with_backups, logs), *outputs):
         lines: deque[str] = deque(maxlen=count)
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with storing("the logs", folder), contextlib.suppress(FileNotFoundError):
                 text = path.read_text(encoding="utf-8", errors="replace").splitlines()
                 lines += text if paths in outputs or not job else _of_job(text, job)
         if lines:

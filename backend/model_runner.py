@@ -313,13 +313,6 @@ def _give_way() -> None:
 
 
 def make_runner(options: argparse.Namespace) -> ModelRunner:
-    """Make this process ready for the model, and return what runs it."""
-    from gsv3d.threads import let_threads_sleep, limit_threads, usable_cores
-
-    let_threads_sleep()
-    threads = options.threads
-    if threads is None and options.share > 1:
-        threads = max(1, (usable_cores() - 1) // options.share)
-    limit_threads(threads)
+    """Return what runs the model, in this process, which gives way to others."""
     _give_way()
     return ModelRunner(options.device, options.text_model, options.memory, options.share)

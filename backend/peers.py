@@ -146,8 +146,13 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """Return the client's name for the log, on one line."""
-        return "".join(c if c.isprintable() else "?" for c in self.hello.client) or "a client"
+        """Return the client's name for the log."""
+        return self.hello.client or "a client"
+
+    @property
+    def is_command(self) -> bool:
+        """Return whether it is a command on this computer: one that wants no results."""
+        return self.user == OWNER and not self.hello.capabilities
 
     @property
     def busy(self) -> bool:

@@ -204,16 +204,25 @@ class RayRunner:
         return error.args if isinstance(error, _ToldError) else None  # type: ignore[return-value]
 
 
-def ray_runner(options: argparse.Namespace) -> RayRunner:
-    """Return a runner of the model in a cluster, from the worker's command line."""
+def _make_runner(options: argparse.Namespace) -> Runner:
+    """Return the model's runner; this is called in the actor, where torch is not loaded yet."""
+    from gsv3d.threads import let_threads_sleep, limit_threads
+
     from .model_runner import make_runner
 
+    let_threads_sleep()
+    limit_threads(options.threads)
+    return make_runner(options)
+
+
+def ray_runner(options: argparse.Namespace) -> RayRunner:
+    """Return a runner of the model in a cluster, from the worker's command line."""
     # Without --threads a worker has a machine without a card to itself.
     cpus = options.threads or sys.maxsize
     cards = options.device != "cpu"
     # An actor sees only its own card.
     alone = {**vars(options), "share": 1, "device": "auto" if cards else "cpu"}
-    make = partial(make_runner, argparse.Namespace(**alone))
+    make = partial(_make_runner, argparse.Namespace(**alone))
     return RayRunner(options.ray, make, cpus, cards)
 
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from .errors import StorageError, storing
 from .protocol import make_private_folder
+from .protocol.fields import JobId
 from .protocol.private import replace
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,7 @@ class Store:
 
     def folder(self, job: str) -> Path:
         """Return the folder of a job (32 hexadecimal digits: never another path)."""
-        if len(job) != 32 or not set(job) <= set("0123456789abcdef"):
-            raise ValueError("not a job id")
-        return self.jobs_dir / job
+        return self.jobs_dir / JobId().check("job", job)
 
     def picture(self, job: str) -> Path:
         """Return where the submitted picture of a job lies."""
@@ -105,19 +104,20 @@ class Store:
     def strays(self, known: Container[str]) -> list[str]:
         """Return the jobs with a record that are none of the known ones.
 
-        Folders without a record are put aside if they hold a picture. If not, they are the rest of
-        a job that could not be deleted whole, and are deleted now.
+        A job's folder without a record and a picture is the rest of a job that could not be deleted
+        whole, and is deleted now. All else is put aside.
         """
         found = []
         for path in sorted(self.jobs_dir.iterdir()):
             if path.name in known:
                 continue
-            if (path / "record").is_file() and len(path.name) == 32:
+            ours = path.is_dir() and JobId().fits(path.name)
+            if ours and (path / "record").is_file():
                 found.append(path.name)
-            elif (path / "picture").is_file() or path.is_file():
-                self.put_aside(path)
-            else:
+            elif ours and not (path / "picture").is_file():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                self.put_aside(path)
         return found
 
     def put_aside(self, path: Path) -> None:
@@ -127,7 +127,7 @@ class Store:
             aside.mkdir(exist_ok=True)
             names = (f"{path.name}-{number}" for number in itertools.count(1))
             target = next(aside / name for name in names if not (aside / name).exists())
-            os.replace(path, target)
+            replace(path, target)
         except OSError as error:
             log.error("%s is not understood, and cannot be put aside: %s", path, error)
         else:

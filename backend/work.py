@@ -62,7 +62,7 @@ class Work:
             self.worker.start(now)
         except OSError as error:
             log.error("the worker cannot be started: %s", error)
-            self.broken = (to_text(f"The worker process cannot be started: {error}."), _LOGS)
+            self._break(f"The worker process cannot be started: {error}.")
 
     def begin(self, job: Job, now: float) -> None:
         """Give a job to the free worker."""

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .worker_runtime import serve_jobs
+from gsv3d.threads import let_threads_sleep, limit_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ray", default="", help="address of the Ray cluster to run the model in")
     parser.add_argument("--share", type=int, default=1, help="workers that share the cores")
     options = parser.parse_args(arguments)
+    let_threads_sleep()
+    limit_threads(options.threads, options.share)
+    # What follows loads numpy, which reads the variables that are set now.
     if options.ray:
         from .ray_runner import ray_runner as make_runner
     else:
         from .model_runner import make_runner
+    from .worker_runtime import serve_jobs
+
     return serve_jobs(lambda: make_runner(options))
 
 

@@ -240,7 +240,7 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
     watch = Watch(worker_link, job, folder)
     try:
         words = message["settings"].get("kind") == "imagine"
-        picture = b"" if words else (folder / "picture").read_bytes()
+        picture = b"" if words else _read(folder / "picture")
         timings = runner.run(message["settings"], picture, watch)
     except JobStoppedError:
         worker_link.send("cancelled", job=job)
@@ -252,6 +252,15 @@ def _do(worker_link: WorkerLink, runner: Runner, message: Mapping[str, Any]) -> 
         worker_link.send("failed", job=job, what=what, why=why, hint=hint, fault=fault)
     else:
         worker_link.send("done", job=job, timings={k: float(v) for k, v in timings.items()})
+
+
+def _read(picture: Path) -> bytes:
+    try:
+        return picture.read_bytes()
+    except OSError as error:
+        raise BackendError(
+            f"The picture cannot be read any more: {error.strerror or error}.", "Submit it again."
+        ) from error
 
 
 def in_words(runner: Runner, error: Exception, filename: str) -> tuple[str, str, str, bool]:

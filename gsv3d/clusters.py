@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work on the machines of a Ray cluster, and say in words what is wrong with it.
 
-Every worker is an actor, a process of one CPU or with one card somewhere in the cluster. Results
+Every worker is an actor, a process with CPUs or one card somewhere in the cluster. Results
 travel back to the caller. An actor may die of its task or with its machine; its task is tried once
 more on another.
 """
@@ -130,6 +130,7 @@ def run_on_ray(
     hint: str = "",
     describe: Callable[[Any], str] = str,
     cards: bool = False,
+    cpus: int = 1,
 ) -> Generator[Outcome, None, None]:
     """Run ``factory()(task)`` for every task on a Ray cluster.
 
@@ -142,7 +143,8 @@ def run_on_ray(
             start when there is some.
         hint: what to do where the workers cannot start.
         describe: returns what messages call a task, such as its file.
-        cards: whether each worker gets a card, where the cluster has some; else it gets a CPU.
+        cards: whether each worker gets a card, where the cluster has some; else it gets CPUs.
+        cpus: CPUs of a worker, and so its threads, at most as many as the smallest machine has.
 
     Yields:
         Outcomes as they come. An exception fails its task alone; so does a worker's death, when the
@@ -157,13 +159,13 @@ def run_on_ray(
     if not tasks:
         return
     ray = connect(address)
-    share = share_of(ray, 1, cards)
+    share = share_of(ray, cpus, cards)
     pool = _Pool(ray, factory, hint, share)
     waiting = list(range(len(tasks)))[::-1]
     attempts = [0] * len(tasks)
     try:
         (kind,) = share
-        count = workers or int(ray.cluster_resources().get(kind, 1)) or 1
+        count = workers or int(ray.cluster_resources().get(kind, 1)) // share[kind] or 1
         for _ in range(min(count, len(tasks))):
             pool.start()
         while pool.running:

@@ -36,13 +36,14 @@ def let_threads_sleep() -> None:
         os.environ.setdefault(name, value)
 
 
-def limit_threads(count: int | None = None) -> None:
-    """Limit the threads that numpy and torch compute with. Call this before torch is imported.
+def limit_threads(count: int | None = None, share: int = 1) -> None:
+    """Limit the threads that numpy and torch compute with. Call this before they are imported.
 
     Args:
         count: threads, at least 1. By default what the user has set by one variable of ``COUNTS``
             holds for all of them; if none is set, all usable cores but one, which is left to
             Blender and other programs.
+        share: processes that share the cores evenly.
 
     Raises:
         GSV3DError: count is below 1.
@@ -50,7 +51,7 @@ def limit_threads(count: int | None = None) -> None:
     if count is None:
         given = [os.environ[name] for name in COUNTS if os.environ.get(name)]
         # OpenMP's may be a list, with a number for each level of nested loops.
-        most = given[0].split(",")[0] if given else str(max(1, usable_cores() - 1))
+        most = given[0].split(",")[0] if given else str(max(1, (usable_cores() - 1) // share))
         for name in COUNTS:
             os.environ.setdefault(name, most)
         return

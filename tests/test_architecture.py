@@ -179,8 +179,9 @@ def test_backend_does_not_know_the_addon() -> None:
 
 def test_only_the_worker_process_of_the_backend_holds_the_model() -> None:
     """The thread with the sockets must never wait for a model, nor die with one."""
-    # The first two run in the worker process, the third is a command of its own.
-    with_model = ("backend.model_runner", "backend.ray_runner", "backend.doctor")
+    # The first three run in the worker process, the fourth is a command of its own.
+    names = ("worker", "model_runner", "ray_runner", "doctor")
+    with_model = tuple(f"backend.{name}" for name in names)
     paths = [p for p in list_files("backend") if name_module(p) not in with_model]
 
     def model(module: str) -> bool:

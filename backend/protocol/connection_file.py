@@ -18,7 +18,7 @@ from typing import Any
 from .errors import ConnectionFileError
 from .fields import Z85_KEY
 from .private import write_private
-from .processes import folder_in_use, process_exists
+from .processes import folder_in_use
 
 FILE_NAME = "connection.json"
 _MAX_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ class Connection:
     client_secret_key: str = field(repr=False)
     pid: int  # of the backend; 0: it runs on another computer
     versions: dict[str, Any]  # {"protocol": [1], "backend": "0.1.0"}
-    data_dir: str = ""  # of the backend; empty in the files of earlier versions
+    data_dir: str = ""  # of the backend; empty where it runs on another computer
 
     def __post_init__(self) -> None:
         if type(self.pid) is not int or not 0 <= self.pid < 2**32:
@@ -68,11 +68,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """Return whether the backend that wrote the file runs; True for a remote one."""
-        if self.remote:
-            return True
-        if self.data_dir:
-            return folder_in_use(Path(self.data_dir))
-        return process_exists(self.pid)
+        return self.remote or folder_in_use(Path(self.data_dir))
 
 
 def default_data_dir() -> Path:
@@ -132,7 +128,6 @@ def read_connection(path: Path) -> Connection:
         values = json.loads(data.decode("utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not a map")
-        values.setdefault("data_dir", "")
         known = {name: values[name] for name in Connection.__dataclass_fields__}
         return Connection(**known)
     except ConnectionFileError as error:

@@ -60,7 +60,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ray",
         metavar="HOST:PORT",
-        help="use the machines of a Ray cluster, one picture for each card or processor",
+        help="use the machines of a Ray cluster, one picture for each card or processor (with"
+        " --threads N for each N processors)",
     )
     parser.add_argument(
         "--model", default="blockout", help="a name of 'gsv3d models', or a folder (%(default)s)"
@@ -198,7 +199,7 @@ def _generate_there(
 
     endings = list_endings(args.formats)
     for image, files, certainty, error in generate_on_ray(
-        work, generator, args.ray, endings, args.overwrite
+        work, generator, args.ray, endings, args.overwrite, args.threads
     ):
         progress.start(image.name, "writing")
         if error is not None:

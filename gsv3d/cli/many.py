@@ -144,7 +144,12 @@ class _Tasks(Sequence[_Task]):
 
 
 def generate_on_ray(
-    work: Work, generator: Generator, address: str, endings: Sequence[str], overwrite: bool
+    work: Work,
+    generator: Generator,
+    address: str,
+    endings: Sequence[str],
+    overwrite: bool,
+    threads: int | None,
 ) -> Iterator[tuple[Path, list[Path], Any, str | None]]:
     """Generate on a Ray cluster and write the results here.
 
@@ -154,6 +159,7 @@ def generate_on_ray(
         address: address of the cluster.
         endings: endings of the files of a result.
         overwrite: whether to replace files.
+        threads: CPUs, and so threads, of a worker without a card; 1 unless given.
 
     Yields:
         Each picture as it ends, its files, how certain the cut-out is, and why it failed or None.
@@ -169,6 +175,7 @@ def generate_on_ray(
         address,
         describe=lambda task: task[0],
         cards=generator.device != "cpu",
+        cpus=threads or 1,
     )
     with contextlib.closing(outcomes):
         for outcome in outcomes:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from backend.protocol import process_exists
 from backend.server import Server
 from backend.settings import Settings
 from tests import windows_rules
@@ -31,7 +31,7 @@ def make_script(**values: Any) -> bytes:
 
 def wait_until_ended(pid: int | None) -> None:
     """Wait until a worker's process has ended and its server has noticed; None: it has."""
-    wait_until(lambda: pid is None or not process_exists(pid))
+    wait_until(lambda: pid is None or not psutil.pid_exists(pid))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,7 +18,6 @@ from backend.cli import main
 from backend.protocol import (
     encode,
     parse_code,
-    process_exists,
     read_connection,
     write_connection,
 )
@@ -94,6 +94,26 @@ def test_serve_status_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert process.wait(60) == 0
         assert not path.exists()
         assert "listening on" in (folder / "logs" / "backend.log").read_text(encoding="utf-8")
+
+
+def test_status_and_stop_find_a_place_beside_all_clients(
+    tmp_path: Path,
+    run_server: Start,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backend.clients.MAX_PEERS", 1)
+    monkeypatch.setattr("backend.cli.END_S", 0.0)  # the fixture closes the backend
+    running = run_server(tmp_path)
+    here = ["--connection-file", str(running.path)]
+    with Client(running.path) as client, Client(running.path) as other:
+        client.wait_for(m.Welcome)
+        assert other.wait_for(m.Error).code == "busy"
+        assert main(["status", *here]) == 0
+        assert "Jobs: none" in capsys.readouterr().out
+        assert main(["stop", *here]) == 1
+        assert "was asked to end" in capsys.readouterr().err
+        client.wait_for(m.Bye)
 
 
 def test_status_watches(tmp_path: Path, run_server: Start) -> None:
@@ -183,6 +203,41 @@ def test_logs_shows_the_log_of_each_job(
         main(["logs", "--job", "../x"])
 
 
+def test_a_folder_without_logs_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").touch()
+    assert main(["logs", "--data-dir", str(tmp_path / "data")]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be used for the logs" in err and err.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command(tmp_path: Path) -> None:
+    """As `head` does."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "backend.log").write_text("a line\n")
+    command = [sys.executable, "-m", "backend", "logs", "--data-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (1, b"")
+
+
+def test_a_watch_is_ended_by_its_user(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backend.status_command.converse", interrupt)
+    codes = []
+    with contextlib.suppress(KeyboardInterrupt):  # which would end all tests
+        codes.append(main(["status", "--watch"]))
+    assert codes == [130]
+    assert capsys.readouterr().err == "gsv3d-backend: Stopped.\n"
+
+
 def test_the_backend_ends_with_its_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with serve(tmp_path, "--parent-pid", str(parent.pid)) as process:
@@ -203,9 +258,8 @@ def test_a_backend_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with FakeBackend(tmp_path) as fake:
-        connection = replace(read_connection(fake.connection_path), pid=ended.pid, data_dir="")
-        write_connection(fake.connection_path, connection)
-        assert not process_exists(ended.pid)
+        left = replace(read_connection(fake.connection_path), data_dir=str(tmp_path / "other"))
+        write_connection(fake.connection_path, replace(left, pid=ended.pid))
         assert main(["status", "--connection-file", str(fake.connection_path)]) == 1
         assert f"its process {ended.pid} has ended" in capsys.readouterr().err
 

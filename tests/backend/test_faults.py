@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from backend.logs import Formatter
 from backend.protocol import ClientSession, Received, encode, limits
 from backend.protocol import messages as m
 from backend.worker_process import MAX_RESTARTS, Worker
@@ -145,13 +146,23 @@ def test_a_name_cannot_forge_a_line_of_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     forged = "a\n2026-01-01 ERROR forged"
-    with Client(run_server(tmp_path).path, ClientSession(forged)) as client:
+    path = run_server(tmp_path).path
+    with Client(path, ClientSession(forged, versions=(0,))) as client:
+        client.wait_for(m.Error)
+    with Client(path, ClientSession(forged)) as client:
         client.session.submit(make_script(die_at=1), filename=forged)
         assert "a 2026-01-01 ERROR forged" in client.wait_for(m.Failed).what
-    lines = [record.getMessage() for record in caplog.records]
-    for words in ("has joined", "accepted: a", "failed: The"):
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logging.exception("a fault")
+    for record in caplog.records:
+        record.exc_text = None  # as pytest has written it
+    form = Formatter()
+    lines = "\n".join(map(form.format, caplog.records)).splitlines()
+    for words in ("refused", "has joined", "accepted: a", "failed: The", "ValueError"):
         assert [line for line in lines if words in line], words
-    assert not any("\n" in line for line in lines)
+    assert [line for line in lines if line.startswith("2026-01-01 ERROR")] == []
 
 
 def test_a_client_that_takes_nothing_harms_nobody(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 import zmq
 
 from backend import door
+from backend.clients import Clients
 from backend.peers import PIPE_MESSAGES
 from backend.protocol import TAG, Received, encode, explain_silence, limits, read_connection
 from backend.protocol import messages as m
 from backend.protocol.sockets import open_client
-from backend.zap import Gatekeeper
+from backend.zap import OWNER, Gatekeeper
 from tests.backend.client import Client, is_let_in
 from tests.backend.conftest import Start, make_script
 from tests.backend.scripted_worker import make_mesh
@@ -241,6 +243,24 @@ def test_values_that_are_not_numbers_are_named_by_the_client(
         violation = client.wait_for(lambda e: getattr(e, "what", "").startswith("The array means"))
         assert violation.job == job
         client.wait_for(m.Done)
+
+
+def test_the_owner_finds_a_place_beside_paired_computers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of the owner finds one beside any number of clients, and takes none from them."""
+    monkeypatch.setattr("backend.clients.MAX_PEERS", 3)
+    monkeypatch.setattr("backend.clients.FOR_OWNER", 1)
+    clients = Clients(lambda *_: True, None, None)  # type: ignore[arg-type]
+    addresses = itertools.count()
+
+    def join(user: str, *capabilities: str) -> bool:
+        hello, address = m.Hello((1,), "", capabilities), b"%d" % next(addresses)
+        return clients.join(address, user, hello, 1, 0.0) is not None
+
+    assert [join(OWNER), join(OWNER)] == [True, True]
+    assert [join("paired", "mesh"), join("paired", "mesh")] == [True, True]
+    assert [join("paired", "mesh"), join("paired")] == [False, False]
+    assert [join(OWNER, "mesh"), join(OWNER, "mesh")] == [True, False]
+    assert [join(OWNER), join("paired")] == [True, False]
 
 
 @pytest.fixture

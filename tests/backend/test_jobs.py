@@ -210,7 +210,7 @@ def test_a_job_that_waited_long_is_not_the_first_to_be_forgotten(
 ) -> None:
     monkeypatch.setattr("backend.jobs.KEEP_ENDED", 3)
     clock = [1_000_000.0]
-    monkeypatch.setattr("backend.jobs.time.time", lambda: clock[0])
+    monkeypatch.setattr("backend.jobs.time.monotonic", lambda: clock[0])
 
     def end(number: int) -> None:
         clock[0] += 1.0

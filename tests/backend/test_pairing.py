@@ -416,9 +416,10 @@ def test_a_damaged_list_is_named_and_kept(tmp_path: Path, damage: str) -> None:
     assert (tmp_path / "data" / "remote.json").read_text() == damage
 
 
-def test_an_address_that_is_not_here_is_named(tmp_path: Path) -> None:
-    settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=("192.0.2.1", 27473))
-    with pytest.raises(BackendError, match="27473 of 192.0.2.1 cannot be opened.*--listen"):
+@pytest.mark.parametrize("host", ["192.0.2.1", "studio..local"])
+def test_an_address_that_is_not_here_is_named(tmp_path: Path, host: str) -> None:
+    settings = Settings(tmp_path / "data", tmp_path / "c.json", listen=(host, 27473))
+    with pytest.raises(BackendError, match=f"27473 of {host} cannot be opened.*--listen"):
         Server(settings).start()
 
 

@@ -10,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgpack
 import psutil
@@ -21,7 +23,6 @@ from backend.job import StoredArtifact
 from backend.jobs import Jobs
 from backend.journal import Journal
 from backend.protocol import messages as m
-from backend.protocol import process_exists
 from backend.server import Server, has_ended
 from backend.settings import Settings
 from backend.store import Store, write_whole
@@ -346,10 +347,10 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_a_parent_that_ends_is_noticed() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = psutil.Process(child.pid)
-    assert not has_ended(process) and process_exists(child.pid)
+    assert not has_ended(process) and psutil.pid_exists(child.pid)
     child.communicate(b"\n")
     wait_until(lambda: has_ended(process))
-    assert not process_exists(child.pid)
+    assert not psutil.pid_exists(child.pid)
 
 
 def test_a_parent_that_cannot_be_looked_at_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,21 +370,44 @@ def test_the_results_folder_is_cleared_of_what_no_job_owns(tmp_path: Path) -> No
     stray = tmp_path / "jobs" / JOB(9)  # of a job that could not be deleted whole
     stray.mkdir()
     (stray / "0001.bin").write_bytes(b"result")
+    shutil.copytree(tmp_path / "jobs" / JOB(1), tmp_path / "jobs" / "a copy of mine" / JOB(1))
     open_jobs(tmp_path).journal.close()
     assert not stray.exists() and (tmp_path / "jobs" / JOB(1)).exists()
+    assert (tmp_path / "put-aside" / "a copy of mine-1" / JOB(1) / "picture").exists()
 
 
-def test_a_clock_that_is_set_back_for_a_while_makes_no_job_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_is_set_makes_no_job_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
 ) -> None:
-    monkeypatch.setattr("backend.jobs.KEEP_ENDED", 2)
-    today, long_ago = 2_000_000_000.0, 1_000_000.0
-    jobs = open_jobs(tmp_path)
-    for number, clock in enumerate((today, long_ago, today + 60.0)):
-        monkeypatch.setattr("backend.jobs.time.time", lambda now=clock: now)
-        jobs.fail(jobs.submit(make_submit(number)), "What.", "", "")
+    """Set it from 1970, where a computer without its battery begins, and far ahead and back."""
+    clock = SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr("backend.jobs.time", clock)
+    today = 2_000_000_000.0
+    for number, now in enumerate((0.0, today, 2 * today, today)):
+        if number == 0 or restarted:
+            clock.time = lambda now=now: now
+            jobs = open_jobs(tmp_path)
+        clock.time = lambda now=now: now
         jobs.tidy()
-    assert [e.job for e in jobs.entries()] == [JOB(1), JOB(2)]
+        job = jobs.submit(make_submit(number))
+        jobs.start(job, 0.0)
+        jobs.done(job, {}, 1.0)
+        jobs.tidy()
+        if restarted:
+            jobs.journal.close()
+    assert [job.id for job in jobs._ended()] == [JOB(number) for number in range(4)]
+    jobs.journal.close()
+
+
+def test_an_end_far_ahead_makes_no_other_job_old(tmp_path: Path) -> None:
+    """Earlier versions noted an end by the computer's clock."""
+    fill_folder(tmp_path)
+    jobs = open_jobs(tmp_path)
+    jobs._change(jobs.get(JOB(1)), ended=2 * jobs._now())
+    jobs.journal.close()
+    jobs = open_jobs(tmp_path)
+    assert [job.id for job in jobs._ended()] == [JOB(0), JOB(1)]
     jobs.journal.close()
 
 
@@ -391,7 +415,7 @@ def test_ended_jobs_are_forgotten_by_age_and_by_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1_000_000.0]
-    monkeypatch.setattr("backend.jobs.time.time", lambda: clock[0])
+    monkeypatch.setattr("backend.jobs.time.monotonic", lambda: clock[0])
     store = Store(tmp_path)
     jobs = Jobs(store, Journal(tmp_path / "journal.sqlite"), keep_days=2, keep_bytes=25_000)
     for number in range(4):

@@ -129,6 +129,20 @@ def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) 
         assert "Traceback" in log.read_text(encoding="utf-8")
 
 
+def test_a_picture_that_is_gone_is_named(tmp_path: Path, run_server: Start) -> None:
+    """A scanner may take it away while the job waits."""
+    running = run_server(tmp_path)
+    with Client(running.path) as client:
+        first = client.session.submit(make_script(hold=str(tmp_path / "go")))
+        gone = client.session.submit(make_script())
+        client.wait_for(m.Accepted, job=gone)
+        running.server.store.picture(gone).unlink()
+        (tmp_path / "go").touch()
+        failed = client.wait_for(m.Failed)
+        assert failed.job == gone and "picture" in failed.what and failed.hint == "Submit it again."
+        client.wait_for(m.Done, job=first)
+
+
 def test_results_wait_until_they_are_forgotten(tmp_path: Path, run_server: Start) -> None:
     running = run_server(tmp_path)
     with Client(running.path, capabilities=()) as client:

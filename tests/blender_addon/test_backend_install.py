@@ -11,9 +11,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
-from backend.protocol import process_exists
 from blender_addon import backend_install, environments, pythons
 from blender_addon.backend_install import Installer
 from blender_addon.pythons import Interpreter
@@ -182,7 +182,7 @@ def test_cancelled_while_pip_waits_for_the_network(place: Place, monkeypatch) ->
             installer.cancel()
             assert installer.join(60)
     assert installer.state is State.CANCELLED and installer.problem is None
-    assert not process_exists(pid)
+    assert not psutil.pid_exists(pid)
     assert place.left() == ["installing.lock"]
 
 

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from backend.protocol import process_exists
 from blender_addon import backend_process as bp
 from blender_addon.problems import Problem
 from tests.waiting import wait_until
@@ -128,9 +128,9 @@ def test_stop_ends_what_was_started_even_if_it_resists(tmp_path: Path, pretend) 
     process.start(sys.executable, tmp_path / "c.json", tmp_path)
     wait_until(lambda: bp.last_lines(tmp_path / "backend.log") == ["up"])
     pid = process._process.pid
-    assert pid is not None and process_exists(pid)
+    assert pid is not None and psutil.pid_exists(pid)
     process.stop(patience_s=0.3)
-    assert not process.running and not process_exists(pid)
+    assert not process.running and not psutil.pid_exists(pid)
     process.stop()  # twice is once
 
 

@@ -224,7 +224,7 @@ def test_a_connection_file_of_a_process_that_has_gone(tmp_path: Path, open_clien
     child.wait()
     with FakeBackend(tmp_path, "normal") as fake:
         earlier = read_connection(fake.connection_path)
-        stale = replace(earlier, pid=child.pid, data_dir="")  # of an earlier version
+        stale = replace(earlier, pid=child.pid, data_dir=str(tmp_path / "other"))
         write_connection(fake.connection_path, stale)
         client = open_client(fake.connection_path)
         lost, _ = wait_for_event(client, events.Disconnected)

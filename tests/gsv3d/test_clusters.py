@@ -8,9 +8,11 @@ import importlib.util
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gsv3d.cli.many import Generator, generate_on_ray
 from gsv3d.clusters import connect, run_on_ray
 from gsv3d.errors import GSV3DError
 from tests import ray_nodes
@@ -58,6 +60,29 @@ def test_a_task_that_kills_its_workers_fails_and_one_that_does_once_does_not(
     once = f"7 if {flag}.exists() else ({flag}.touch(), {kill})"
     outcomes = {o.index: o for o in run_on_ray(EVALUATE, [kill, once], cluster.address, 1)}
     assert "crashed 2 workers" in outcomes[0].error and outcomes[1].value == 7
+
+
+def test_a_worker_has_a_processor_for_each_of_its_threads(monkeypatch) -> None:
+    """Ray itself lets a process have as many threads as it has processors."""
+
+    def note(**resources: int) -> None:
+        asked.append(resources)
+        raise InterruptedError
+
+    asked: list[dict[str, int]] = []
+    machine = {"CPU": 8.0}
+    ray = SimpleNamespace(
+        cluster_resources=lambda: machine,
+        nodes=lambda: [{"Alive": True, "Resources": machine}],
+        remote=note,
+    )
+    monkeypatch.setattr("gsv3d.clusters.connect", lambda _: ray)
+    generator = Generator("blockout", "cpu", "auto", None, ["glb"])
+    for threads in (None, 3):
+        work = [(Path("a.png"), Path("a"))]
+        with pytest.raises(InterruptedError):
+            list(generate_on_ray(work, generator, "auto", ["glb"], False, threads))
+    assert [resources["num_cpus"] for resources in asked] == [1, 3]
 
 
 def test_workers_that_cannot_start_end_the_run_in_words(cluster) -> None:

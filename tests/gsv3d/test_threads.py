@@ -16,7 +16,10 @@ from gsv3d.errors import GSV3DError
 from gsv3d.threads import COUNTS, SLEEPING, limit_threads, pause_collecting, usable_cores
 
 COMMAND_LINE = "import gsv3d.cli; gsv3d.cli.main(['models']); import torch"
-WORKER = "import backend.worker as w; w.serve_jobs = lambda make: make(); w.main([]); import torch"
+WORKER = (
+    "import backend.worker_runtime as runtime; runtime.serve_jobs = lambda make: make(); "
+    "import backend.worker; backend.worker.main([]); import torch"
+)
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +59,34 @@ def test_numpys_threads_sleep_between_products() -> None:
         "print(time.process_time() - used)"
     )
     assert float(run(code).stdout) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("library", "start"),
+    [
+        ("numpy", "import backend.worker; backend.worker.main(['--threads=3'])"),
+        (  # in a cluster, where Ray has loaded this project before
+            "torch",
+            "import argparse, backend.ray_runner; backend.ray_runner._make_runner("
+            "argparse.Namespace(threads=3, device='cpu', text_model='', memory='auto', share=1))",
+        ),
+    ],
+)
+def test_a_workers_threads_are_limited_before_libraries_are_loaded(
+    library: str, start: str
+) -> None:
+    """OpenMP and numpy's OpenBLAS read the variables as they are loaded."""
+    code = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {library!r}:\n"
+        "            sys.exit(os.environ.get('OPENBLAS_NUM_THREADS', 'all'))\n"
+        f"sys.meta_path.insert(0, Watch())\n{start}"
+    )
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        run(code)
+    assert ended.value.returncode == 1 and ended.value.stderr == "3\n"
 
 
 def test_what_the_user_has_set_stays() -> None:
