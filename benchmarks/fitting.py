@@ -35,7 +35,7 @@ from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
-from gsv3d.lab.rasterizing import load_prop
+from gsv3d.lab.rasterizing import load_prop, surfaces
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
@@ -79,8 +79,8 @@ def sample_shape(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return points of a mesh's surface and its occupancy."""
     rng = np.random.default_rng(seed)
-    points = shape_metrics.sample_surface(vertices, faces, shape_metrics.SURFACE_SAMPLES, rng)
-    return points, shape_metrics.occupancy(vertices, faces, rng)
+    points = surfaces.sample_surface(vertices, faces, shape_metrics.SURFACE_SAMPLES, rng)
+    return points, surfaces.occupancy(vertices, faces, rng)
 
 
 def save_sheet(

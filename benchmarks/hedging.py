@@ -20,10 +20,10 @@ from PIL import Image
 from refining import list_truths
 from scipy.spatial import cKDTree
 
-from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.gaussians import normalize_gaussians
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.store import load_arrays
+from gsv3d.lab.rasterizing import surfaces
 from gsv3d.models import load_pipeline
 from gsv3d.preprocessing import prepare_sizes
 
@@ -46,7 +46,7 @@ def measure_object(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[
     )
     framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
     gaussians = normalize_gaussians(out.gaussians, framing)
-    points = shape_metrics.sample_surface(
+    points = surfaces.sample_surface(
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )
     opacity = gaussians.opacities.reshape(-1).cpu().numpy()

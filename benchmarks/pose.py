@@ -16,7 +16,12 @@ import numpy as np
 import torch
 
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.training.pose_pictures import PLANES_DEG, PosePictures, draw_pictures, read_pictures
+from gsv3d.lab.training.framed_pictures import (
+    PLANES_DEG,
+    FramedPictures,
+    draw_pictures,
+    read_pictures,
+)
 from gsv3d.pose.estimate import DEFAULT_ELEVATION_DEG, SHIPPED, PoseEstimator, load_estimator
 from gsv3d.pose.symmetry import MIRROR_SCORE
 
@@ -39,7 +44,7 @@ def main() -> None:
     print_figures("elevations -5 to 30", {name: values[low] for name, values in rows.items()})
 
 
-def measure(pictures: PosePictures, estimator: PoseEstimator) -> dict[str, np.ndarray]:
+def measure(pictures: FramedPictures, estimator: PoseEstimator) -> dict[str, np.ndarray]:
     """Return (N,) arrays of errors, expectations and truths, one entry a picture."""
     found = [estimator(rgba) for rgba in pictures.rgba]
     truth = pictures.elevations_deg

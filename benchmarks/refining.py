@@ -29,6 +29,7 @@ from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import normalize_gaussians, render_views
 from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
 from gsv3d.lab.evaluation.store import load_arrays
+from gsv3d.lab.rasterizing import surfaces
 from gsv3d.meshing import TexturedMesh
 from gsv3d.models import load_pipeline
 from gsv3d.pipeline import GSV3DPipeline
@@ -73,11 +74,9 @@ def measure_mesh(mesh: TexturedMesh, truth: dict[str, np.ndarray]) -> list[float
     pairs = ((mesh.vertices, mesh.faces), (truth["vertices"], truth["faces"]))
     for seed, (vertices, faces) in enumerate(pairs):
         rng = np.random.default_rng(seed)
-        points = shape_metrics.normalized(vertices)
-        samples.append(
-            shape_metrics.sample_surface(points, faces, shape_metrics.SURFACE_SAMPLES, rng)
-        )
-        volumes.append(shape_metrics.occupancy(points, faces, rng))
+        points = surfaces.normalized(vertices)
+        samples.append(surfaces.sample_surface(points, faces, shape_metrics.SURFACE_SAMPLES, rng))
+        volumes.append(surfaces.occupancy(points, faces, rng))
     distance = shape_metrics.surface_distance(*samples)
     scores = (distance.f_score(0.02), distance.f_score(0.05))
     return [distance.chamfer, *scores, shape_metrics.volume_iou(*volumes)]

@@ -21,6 +21,7 @@ from gsv3d.cameras import orbit
 from gsv3d.lab.datasets.objects import find_objects
 from gsv3d.lab.evaluation import retrieval, shape_metrics
 from gsv3d.lab.evaluation.retrieval import SPLIT, Library, load_library, look_at_picture
+from gsv3d.lab.rasterizing import surfaces
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
 from gsv3d.lab.rasterizing.props import Prop, load_prop
@@ -49,11 +50,11 @@ def draw_picture(prop: Prop, rng: np.random.Generator) -> tuple[np.ndarray, floa
 def compare_props(found: Prop, true: Prop, rng: np.random.Generator) -> tuple[float, float, float]:
     """Return CD, F-score at .05 and volume IoU of two props in the unit cube."""
     own, other = (
-        shape_metrics.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
+        surfaces.sample_surface(p.vertices, p.faces, POINTS, np.random.default_rng(seed))
         for seed, p in enumerate((found, true))
     )
     distance = shape_metrics.surface_distance(own, other)
-    volumes = [shape_metrics.occupancy(p.vertices, p.faces, rng) for p in (found, true)]
+    volumes = [surfaces.occupancy(p.vertices, p.faces, rng) for p in (found, true)]
     return distance.chamfer, distance.f_score(0.05), shape_metrics.volume_iou(*volumes)
 
 

@@ -20,9 +20,11 @@ from gsv3d.lifting import Views
 from gsv3d.lifting.model_views import choose_settings, find_coverage, lift_model_views
 from gsv3d.meshing import Reference, TexturedMesh, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
+from gsv3d.meshing.shape_prior import ShapePrior
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
 from gsv3d.settings import GenerationSettings
+from gsv3d.shape import estimate_shape
 from gsv3d.tasks import Clock
 
 if TYPE_CHECKING:
@@ -164,14 +166,16 @@ def generate(
         clock.enter(phase)
         watch.progress(phase, step, of)
 
-    distance = pipeline.camera_distance
-    camera = orbit([0.0], [pose.elevation_deg], size=len(detailed), distance=distance)
-    references = [Reference(detailed, camera)]
-    if pose.plane_azimuth_deg is not None:
-        references.append(mirror_reference(references[0], pose.plane_azimuth_deg))
+    distance, weight = pipeline.camera_distance, pipeline.config.shape_prior
+    shape = None
+    if weight:
+        seen = make_references(small, pose, DISTANCE)
+        shape = ShapePrior([(estimate_shape(one.rgba), one.camera) for one in seen], weight)
+    references = make_references(detailed, pose, distance)
     mesh = extract_mesh(
-        gaussians, settings.faces, settings.texture_size, report, references, settings.backs
-    )
+        gaussians, settings.faces, settings.texture_size, report, references, settings.backs,
+        shape=shape,
+    )  # fmt: skip
     return GenerationResult(
         prepared=prepared,
         views=views,
@@ -204,6 +208,21 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
         plane = None if settings.mirror == "off" else float(settings.mirror) % 180
         pose = replace(pose, plane_azimuth_deg=plane, plane_score=None)
     return pose
+
+
+def make_references(rgba: np.ndarray, pose: PoseEstimate, distance: float) -> list[Reference]:
+    """Return a prepared picture with its camera and, if its object has a mirror plane, mirrored.
+
+    Args:
+        rgba: (S, S, 4) uint8.
+        pose: of the camera at azimuth 0.
+        distance: of the camera from the origin.
+    """
+    camera = orbit([0.0], [pose.elevation_deg], size=len(rgba), distance=distance)
+    references = [Reference(rgba, camera)]
+    if pose.plane_azimuth_deg is not None:
+        references.append(mirror_reference(references[0], pose.plane_azimuth_deg))
+    return references
 
 
 def choose_preview_steps(steps: int, previews: int) -> frozenset[int]:

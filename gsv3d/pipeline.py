@@ -92,6 +92,8 @@ class GSV3DPipeline(DiffusionPipeline):
         consistency: fields of ``Consistency``; default of the call.
         depth_prior: how far an object's depth is drawn toward the expected one, see ``deepen``; 0
             for decoded Gaussians as they are.
+        shape_prior: voxels that the mesh's surface is moved by a logit of what the picture's object
+            probably fills, see ``ShapePrior``; 0 for a mesh of the Gaussians alone.
     """
 
     config: Any  # whose fields are attributes; diffusers calls it a dict
@@ -111,6 +113,7 @@ class GSV3DPipeline(DiffusionPipeline):
         max_guidance_scale: float = 2.5,
         orbit: str = "static",
         depth_prior: float = 0.0,
+        shape_prior: float = 0.0,
         framing: float = FILL,
         consistency: dict[str, float] | None = None,
     ) -> None:
@@ -121,7 +124,8 @@ class GSV3DPipeline(DiffusionPipeline):
         )  # fmt: skip
         self.register_to_config(
             num_inference_steps=num_inference_steps, max_guidance_scale=max_guidance_scale,
-            orbit=orbit, depth_prior=depth_prior, framing=framing, consistency=consistency,
+            orbit=orbit, depth_prior=depth_prior, shape_prior=shape_prior, framing=framing,
+            consistency=consistency,
         )  # fmt: skip
         self._run: _Run | None = None
 

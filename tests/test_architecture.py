@@ -33,7 +33,7 @@ GSV3D_ROWS = (
     ("_version", "errors", "filenames", "tasks", "threads"),
     ("cameras", "clusters", "compiling", "devices", "masks", "outputs"),
     ("gaussians", "preprocessing"),
-    ("rendering", "multiview", "decoder", "pose"),
+    ("rendering", "multiview", "decoder", "pose", "shape"),
     ("meshing",),
     ("lifting",),
     ("pipeline",),

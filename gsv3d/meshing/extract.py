@@ -18,6 +18,7 @@ from gsv3d.meshing.mirror import match_outlines
 from gsv3d.meshing.outline import find_outline_bounds
 from gsv3d.meshing.reference import Projection, Reference, align_reference
 from gsv3d.meshing.settings import MeshSettings
+from gsv3d.meshing.shape_prior import ShapePrior, add_shape_prior
 from gsv3d.meshing.simplify import simplify
 from gsv3d.meshing.surface import extract_surface, keep_parts, smooth_taubin
 from gsv3d.meshing.texture import BACKS, bake_texture
@@ -44,6 +45,7 @@ def extract_mesh(
     references: Sequence[Reference] = (),
     backs: str = BACKS[0],
     settings: MeshSettings = MeshSettings(),
+    shape: ShapePrior | None = None,
 ) -> TexturedMesh:
     """Fuse depth maps of the Gaussians; extract, simplify, unwrap and texture the surface.
 
@@ -57,6 +59,7 @@ def extract_mesh(
             side it shows, the first one's before all.
         backs: one of ``BACKS``, what the sides look like that no picture shows.
         settings: how the mesh is made.
+        shape: what the first reference's object probably fills; None where nothing is known.
 
     Raises:
         ValueError: faces or texture_size out of bounds.
@@ -71,6 +74,9 @@ def extract_mesh(
     if references:
         shown_low, shown_high = find_outline_bounds(references[0])
         low, high = np.minimum(low, shown_low), np.maximum(high, shown_high)
+    if shape is not None:
+        likely_low, likely_high = shape.find_bounds()
+        low, high = np.minimum(low, likely_low), np.maximum(high, likely_high)
     voxel = float((high - low).max()) / settings.voxels
     radius = float(np.linalg.norm(high - low)) / 2 + 4 * voxel
     size = round(settings.view_pixels * settings.voxels)
@@ -85,6 +91,8 @@ def extract_mesh(
     report = _report_phase(progress, "fusing", half, 2 * half)
     volume = fuse_depths(views, low, high, voxel, report, settings)
     volume = smooth_and_level(volume, views, settings)
+    if shape is not None:
+        volume = add_shape_prior(volume, shape, settings)
     if references:
         references = [cover_fine_gaps(reference, voxel, settings) for reference in references]
         volume, references = match_outlines(volume, references, settings)

@@ -41,6 +41,9 @@ class MeshSettings:
         same_level: a level this near to 0 is not told from 0: pixels and the renderer's own blur
             widen silhouettes by as much.
 
+    Probable shape (``shape_prior``):
+        prior_range: logits of what is probably solid count no less and no more than these.
+
     Gaps finer than the grid (``carving``):
         narrow_gap: a gap narrower than this is finer than the grid.
         carved_share, carved_share_near: a picture is carved if its narrow gaps have more than the
@@ -132,6 +135,8 @@ class MeshSettings:
     level_range: tuple[float, float] = (-2.0, 5.0)
     level_step: float = 0.25
     same_level: float = 0.75
+
+    prior_range: tuple[float, float] = (-2.0, 6.0)
 
     narrow_gap: float = 2.0
     carved_share: float = 0.1

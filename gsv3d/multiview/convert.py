@@ -250,6 +250,7 @@ def _index() -> dict[str, Any]:
         "max_guidance_scale": MAX_GUIDANCE,
         "orbit": "static",
         "depth_prior": 0.0,
+        "shape_prior": 0.0,
         "framing": FRAMING,
     }
 

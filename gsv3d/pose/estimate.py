@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gsv3d.cameras import mirrored_azimuth_deg
 from gsv3d.errors import ModelError
 from gsv3d.outputs import make_folder, write_atomic
-from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork, PoseOutput
+from gsv3d.pose.network import NUM_PLANES, PICTURE_SIZE, PoseNetwork, PoseOutput, save_half
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "pose"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -194,11 +194,7 @@ def save_estimator(folder: Path, network: PoseNetwork, **limits: float) -> None:
         OutputError: the folder cannot be written.
     """
     make_folder(folder)
-    half = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    save_file(half, folder / WEIGHTS)
+    save_half(network, folder / WEIGHTS)
     rounded = {name: round(value, 3) for name, value in limits.items()}
     write_atomic(folder / CONFIG, (json.dumps(rounded, indent=1) + "\n").encode())
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -94,3 +96,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(F.silu(self.norms[0](x)))
         return x + self.second(F.silu(self.norms[1](y)))
+
+
+def save_half(network: nn.Module, path: Path) -> None:
+    """Write a network's weights in half precision to a safetensors file."""
+    half = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    save_file(half, path)

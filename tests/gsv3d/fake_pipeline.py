@@ -76,7 +76,7 @@ class FakePipeline:
     """
 
     image_size, num_frames, device = 32, 4, "cpu"
-    config = SimpleNamespace(orbit="static", framing=FILL)
+    config = SimpleNamespace(orbit="static", framing=FILL, shape_prior=0.0)
     camera_distance = DISTANCE
     vae = SimpleNamespace(config=SimpleNamespace(in_channels=3))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gsv3d import generation
-from gsv3d.cameras import mirrored_azimuth_deg, orbit
+from gsv3d.cameras import DISTANCE, mirrored_azimuth_deg, orbit
 from gsv3d.errors import Cancelled, GSV3DError, ImageError
 from gsv3d.generation import PHASES, choose_pose, choose_preview_steps, generate, list_phases
 from gsv3d.lifting.settings import OF_A_MODEL, REFINING
@@ -126,7 +126,8 @@ def test_what_the_user_knows_goes_before_estimates(monkeypatch, elevation, mirro
 def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
     seen = []
 
-    def extract(gaussians, faces, texture_size, progress, references, backs):
+    def extract(gaussians, faces, texture_size, progress, references, backs, shape):
+        assert shape is None
         seen.extend(references)
         raise GSV3DError("enough")
 
@@ -139,6 +140,33 @@ def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
     expected = orbit([0.0, mirrored_azimuth_deg(30.0)], 20.0, size=8).positions
     np.testing.assert_allclose(first.camera.positions[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(second.camera.positions[0], expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("mirror", [30.0, "off"])
+def test_the_models_prior_for_shapes_reaches_the_mesh(monkeypatch, mirror):
+    """It stands before the canonical camera, also of a model whose pictures are framed larger."""
+    seen = []
+
+    def extract(gaussians, faces, texture_size, progress, references, backs, shape):
+        seen.append(shape)
+        raise GSV3DError("enough")
+
+    monkeypatch.setattr("gsv3d.generation.extract_mesh", extract)
+    fake = FakePipeline()
+    fake.config = SimpleNamespace(orbit="static", framing=0.9, shape_prior=1.5)
+    fake.camera_distance = 0.9 * DISTANCE
+    settings = GenerationSettings(previews=0, elevation=20.0, mirror=mirror, **SMALL)
+    with pytest.raises(GSV3DError, match="enough"):
+        generate(fake, draw_picture(), settings)
+    (shape,) = seen
+    assert shape.weight == 1.5
+    azimuths = [0.0] if mirror == "off" else [0.0, mirrored_azimuth_deg(30.0)]
+    expected = orbit(azimuths, 20.0, size=8).positions
+    assert len(shape.views) == len(azimuths)
+    for (logits, camera), position in zip(shape.views, expected, strict=True):
+        np.testing.assert_allclose(camera.positions[0], position, atol=1e-5)
+        assert logits.max() > 0 > logits.min()
+    np.testing.assert_allclose(shape.views[-1][0].max(), shape.views[0][0].max(), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -326,14 +354,14 @@ def test_bad_orbits_are_refused(fields: dict, words: str) -> None:
 def test_pictures_are_framed_as_the_model_wants(monkeypatch) -> None:
     """Keep the usual framing for the pose network, which was trained on it."""
     fake, seen = FakePipeline(), {}
-    fake.config = SimpleNamespace(orbit="static", framing=0.9)
+    fake.config = SimpleNamespace(orbit="static", framing=0.9, shape_prior=0.0)
     fake.camera_distance = 2.0
 
     def pose(rgba: np.ndarray) -> PoseEstimate:
         seen["pose"] = measure_width(rgba)
         return PoseEstimate(10.0, None)
 
-    def mesh(*arguments: Any) -> Any:
+    def mesh(*arguments: Any, shape: Any) -> Any:
         seen["reference"] = arguments[4][0]
         return "a mesh"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run ``gsv3d train``: stages of a model, the recipe of all of them, the pose network."""
+"""Run ``gsv3d train``: stages of a model, the recipe of all of them, and the small networks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ STAGES = {
     "multiview": "the diffusion model; needs a trained autoencoder",
     "decoder": "latents to Gaussians; needs a trained autoencoder",
     "distill": "the decoder's geometry into the diffusion model; needs all the others",
+}
+
+NETWORKS = {
+    "pose": "finds a picture's elevation, its object's mirror plane and depth",
+    "shape": "finds what a picture's object fills of space",
 }
 
 USUAL = "dev"
@@ -47,8 +52,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         sub.add_argument("--sample-every", type=int, help="steps between drawn samples; 0: none")
         _add_training(sub)
     _add_recipe(stages.add_parser("recipe", help="all stages one after the other, from GLB files"))
-    _add_pose(stages.add_parser("pose", help="the network that finds a picture's elevation and"
-                                " mirror plane, from GLB files"))  # fmt: skip
+    for name, task in NETWORKS.items():
+        _add_network(stages.add_parser(name, help=f"the network that {task}, from GLB files"))
     assemble = stages.add_parser("assemble", help="join trained stages into a model folder")
     assemble.add_argument("--config", default="blockout")
     assemble.add_argument("--stages", type=Path, nargs="+", required=True, metavar="DIR",
@@ -103,20 +108,20 @@ def _add_recipe(sub: argparse.ArgumentParser) -> None:
     _add_training(sub)
 
 
-def _add_pose(pose: argparse.ArgumentParser) -> None:
-    _add_objects(pose)
-    pose.add_argument("--output", type=Path, required=True, help="pictures, log, weights, measures")
-    pose.add_argument("--count", type=int, help="objects drawn by the seed (all)")
-    pose.add_argument("--variants", type=int, default=1,
-                      help="sets of pictures of each object: as it is, and varied"
-                      " (%(default)s)")  # fmt: skip
-    pose.add_argument("--steps", type=int, default=2000, help="(%(default)s)")
-    pose.add_argument("--minutes", type=float, default=0.0,
-                      help="anneal and end after so much training instead")  # fmt: skip
-    pose.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
-    pose.add_argument("--learning-rate", type=float, default=2e-3, help="(%(default)s)")
-    pose.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
-    _add_chance(pose)
+def _add_network(sub: argparse.ArgumentParser) -> None:
+    _add_objects(sub)
+    sub.add_argument("--output", type=Path, required=True, help="pictures, log, weights, measures")
+    sub.add_argument("--count", type=int, help="objects drawn by the seed (all)")
+    sub.add_argument("--variants", type=int, default=1,
+                     help="sets of pictures of each object: as it is, and varied"
+                     " (%(default)s)")  # fmt: skip
+    sub.add_argument("--steps", type=int, default=2000, help="(%(default)s)")
+    sub.add_argument("--minutes", type=float, default=0.0,
+                     help="anneal and end after so much training instead")  # fmt: skip
+    sub.add_argument("--batch-size", type=int, default=64, help="(%(default)s)")
+    sub.add_argument("--learning-rate", type=float, default=2e-3, help="(%(default)s)")
+    sub.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
+    _add_chance(sub)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,7 +147,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    return {"recipe": _run_recipe, "pose": _train_pose}.get(args.stage, _train_stage)(args)
+    if args.stage in NETWORKS:
+        return _train_network(args)
+    return _run_recipe(args) if args.stage == "recipe" else _train_stage(args)
 
 
 def _train_stage(args: argparse.Namespace) -> int:
@@ -183,13 +190,16 @@ def _train_stage(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train_pose(args: argparse.Namespace) -> int:
+def _train_network(args: argparse.Namespace) -> int:
     import numpy as np
 
     from gsv3d.lab.datasets.objects import find_objects
     from gsv3d.lab.training.fields import check
     from gsv3d.lab.training.pose import train_pose
     from gsv3d.lab.training.schedule import Schedule
+    from gsv3d.lab.training.shape import train_shape
+
+    train = {"pose": train_pose, "shape": train_shape}[args.stage]
 
     found = find_objects(args.objects, args.split)
     order = np.random.default_rng(args.seed).permutation(len(found))[: args.count]
@@ -199,12 +209,12 @@ def _train_pose(args: argparse.Namespace) -> int:
     }  # fmt: skip
     schedule = check("The command line", Schedule, settings)
     try:
-        train_pose(
+        train(
             [found[i] for i in order], args.output, schedule, args.variants, args.seed,
             args.workers, lambda text: print(text, flush=True),
         )  # fmt: skip
     except ValueError as error:
-        raise DataError(str(error), "See gsv3d train pose --help.") from error
+        raise DataError(str(error), f"See gsv3d train {args.stage} --help.") from error
     return 0
 
 

@@ -17,6 +17,7 @@ from gsv3d.lab.evaluation.image_metrics import Views
 from gsv3d.lab.evaluation.protocol import list_unseen_views
 from gsv3d.lab.evaluation.shape_metrics import Surface, SurfaceSamples
 from gsv3d.lab.evaluation.store import load_arrays, load_mesh, read_json, write_json
+from gsv3d.lab.rasterizing import surfaces
 
 POINT_COUNTS = {"": shape_metrics.SURFACE_SAMPLES, "_4096": shape_metrics.FEW_SAMPLES}
 """Suffix of a surface metric's name, and the points it is measured by."""
@@ -188,10 +189,10 @@ def _read_true_shape(
     """Return points, voxels and surface of a case's object: the same for every candidate."""
     arrays = load_arrays(truth)
     rng = object_rng(seed, f"measure/{name}")
-    samples = shape_metrics.sample_surface_with_normals(
+    samples = surfaces.sample_surface_with_normals(
         arrays["vertices"], arrays["faces"], shape_metrics.SURFACE_SAMPLES, rng
     )
-    volume = shape_metrics.occupancy(arrays["vertices"], arrays["faces"], rng)
+    volume = surfaces.occupancy(arrays["vertices"], arrays["faces"], rng)
     return samples, volume, Surface(arrays["vertices"], arrays["faces"])
 
 
@@ -201,7 +202,7 @@ def _measure_mesh(task: MeasureTask) -> dict[str, float | None]:
         return _measure_nothing(samples)
     mesh = load_mesh(task.mesh)
     rng = object_rng(task.seed, f"measure/{task.name}/{task.key}")
-    own = shape_metrics.sample_surface_with_normals(
+    own = surfaces.sample_surface_with_normals(
         mesh.vertices, mesh.faces, shape_metrics.SURFACE_SAMPLES, rng
     )
     few = shape_metrics.FEW_SAMPLES
@@ -214,9 +215,9 @@ def _measure_mesh(task: MeasureTask) -> dict[str, float | None]:
             true = _take_first(samples, count)
             values |= _compare_surfaces(_take_first(result, count), true, f"{suffix}{alignment}")
             values[f"p2s{suffix}{alignment}"] = float(to_surface[:count].mean())
-    inside = shape_metrics.occupancy(mesh.vertices, mesh.faces, rng)
+    inside = surfaces.occupancy(mesh.vertices, mesh.faces, rng)
     moved = mesh.vertices @ rotation.T + translation
-    inside_moved = shape_metrics.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
+    inside_moved = surfaces.occupancy(moved, mesh.faces, rng, margin=ICP_MARGIN)
     values["volume_iou"] = shape_metrics.volume_iou(inside, volume)
     values["volume_iou_icp"] = shape_metrics.volume_iou(inside_moved, np.pad(volume, ICP_MARGIN))
     values["faces"] = len(mesh.faces)

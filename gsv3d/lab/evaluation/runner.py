@@ -12,7 +12,6 @@ import numpy as np
 
 from gsv3d.devices import choose_device
 from gsv3d.errors import Cancelled, GSV3DError
-from gsv3d.lab.evaluation import shape_metrics
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
 from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
 from gsv3d.lab.evaluation.generating import ModelGenerator
@@ -30,6 +29,7 @@ from gsv3d.lab.evaluation.store import (
     write_json,
 )
 from gsv3d.lab.processes import run_in_processes
+from gsv3d.lab.rasterizing import surfaces
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.pose.symmetry import find_best_plane
 
@@ -280,4 +280,4 @@ def is_stale(task: MeasureTask) -> bool:
 
 def normalize_mesh(mesh: TexturedMesh) -> TexturedMesh:
     """Center a mesh and scale it to extent 1 by its box; ValueError where it has none."""
-    return replace(mesh, vertices=shape_metrics.normalized(mesh.vertices))
+    return replace(mesh, vertices=surfaces.normalized(mesh.vertices))

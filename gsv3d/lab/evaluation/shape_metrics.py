@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from gsv3d.lab.evaluation.image_metrics import mask_iou
+from gsv3d.lab.rasterizing.surfaces import SurfaceSamples, compute_areas, draw_points, find_corners
 
 SURFACE_SAMPLES = 16384
 """Points a surface is compared by."""
@@ -24,9 +24,6 @@ ICP_ITERATIONS = 30
 ICP_TOLERANCE = 1e-4
 """ICP ends when the root mean square distance falls by less than this share of it."""
 
-GRID = 64
-"""Voxels along each side of the cube that volumes are compared in."""
-
 _AT_ONCE = 2048
 """Points whose candidates stay in a processor's cache."""
 
@@ -35,88 +32,6 @@ _DENSE = 40_000
 
 _CANDIDATES = 10
 """Nearest points whose triangles are tried for the nearest point of a surface."""
-
-
-def normalized(vertices: np.ndarray) -> np.ndarray:
-    """Center (N, 3) vertices by their bounding box and scale them to a largest extent of 1.
-
-    Raises:
-        ValueError: no vertices, not finite, or no extent.
-    """
-    vertices = np.asarray(vertices, dtype=np.float64)
-    if not len(vertices) or not np.isfinite(vertices).all():
-        raise ValueError("the mesh has no vertices or some that are not finite")
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    extent = float((high - low).max())
-    if extent <= 0:
-        raise ValueError("the mesh has no extent")
-    return (vertices - (low + high) / 2) / extent
-
-
-@dataclass(frozen=True)
-class SurfaceSamples:
-    """Points drawn from a surface.
-
-    Attributes:
-        points: (N, 3) float64.
-        normals: (N, 3) float64 unit normals of the points' triangles.
-    """
-
-    points: np.ndarray
-    normals: np.ndarray
-
-    def moved(self, rotation: np.ndarray, translation: np.ndarray) -> SurfaceSamples:
-        """Return the samples at ``rotation @ point + translation``, normals turned with them."""
-        return SurfaceSamples(self.points @ rotation.T + translation, self.normals @ rotation.T)
-
-
-def sample_surface_with_normals(
-    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
-) -> SurfaceSamples:
-    """Draw ``count`` points evenly by area from a triangle mesh, with their triangles' normals.
-
-    Raises:
-        ValueError: the mesh has no area.
-    """
-    corners = _find_corners(vertices, faces)
-    crosses, areas = _compute_areas(corners)
-    if not areas.sum() > 0:
-        raise ValueError("the mesh has no area")
-    # Stratified along the cumulated area: the same density everywhere, with less scatter. The
-    # order is shuffled, so that any first n of them are a draw, too.
-    places = (rng.permutation(count) + rng.random(count)) / count
-    points, chosen = _draw_points(corners, areas, places, rng)
-    return SurfaceSamples(points, crosses[chosen] / areas[chosen, None])
-
-
-def sample_surface(
-    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw the (count, 3) points of ``sample_surface_with_normals``."""
-    return sample_surface_with_normals(vertices, faces, count, rng).points
-
-
-def _find_corners(vertices: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
-    return [np.asarray(vertices, dtype=np.float64)[faces[:, i]] for i in range(3)]
-
-
-def _compute_areas(corners: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (F, 3) normals of triangles, as long as twice their areas, and these (F,)."""
-    a, b, c = corners
-    crosses = np.cross(b - a, c - a)
-    return crosses, np.linalg.norm(crosses, axis=1)
-
-
-def _draw_points(
-    corners: list[np.ndarray], areas: np.ndarray, places: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (N, 3) points in the triangles at (N,) shares of the whole area; return both."""
-    a, b, c = corners
-    share = np.cumsum(areas)
-    chosen = np.minimum(np.searchsorted(share, places * areas.sum()), len(areas) - 1)
-    root, v = np.sqrt(rng.random(len(places)))[:, None], rng.random(len(places))[:, None]
-    points = (1 - root) * a[chosen] + root * (1 - v) * b[chosen] + root * v * c[chosen]
-    return points, chosen
 
 
 @dataclass(frozen=True)
@@ -178,14 +93,14 @@ class Surface:
     """
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        corners = _find_corners(vertices, faces)
-        _, areas = _compute_areas(corners)
+        corners = find_corners(vertices, faces)
+        _, areas = compute_areas(corners)
         real = areas > 0
         if not real.any():
             raise ValueError("the mesh has no area")
         self._corners = [corner[real] for corner in corners]
         places = (np.arange(_DENSE) + 0.5) / _DENSE
-        points, chosen = _draw_points(self._corners, areas[real], places, np.random.default_rng(0))
+        points, chosen = draw_points(self._corners, areas[real], places, np.random.default_rng(0))
         centers = sum(self._corners) / 3
         self._owners = np.concatenate([chosen, np.arange(len(centers))])
         self._tree = cKDTree(np.concatenate([points, centers]))
@@ -260,35 +175,6 @@ def fit_rigid_motion(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray
     flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(vt.T @ u.T)) or 1.0])
     rotation = vt.T @ flip @ u.T
     return rotation, to_center - rotation @ from_center
-
-
-def occupancy(
-    vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator, margin: int = 0
-) -> np.ndarray:
-    """Return the voxels that the mesh touches or encloses.
-
-    The surface's voxels are those that points drawn from it, 40 a voxel face, fall into; what the
-    outside cannot reach through the voxels' faces is inside. That needs no watertight mesh, only
-    one without holes wider than a voxel: what is open stays a shell, for both meshes compared.
-
-    Args:
-        vertices: (V, 3).
-        faces: (F, 3).
-        rng: draws the points.
-        margin: further voxels on all sides of the ``GRID``; what lies beyond counts in the
-            outermost.
-
-    Returns:
-        (n, n, n) bool of the cube [-0.5, 0.5]^3 and its margin, n = GRID + 2 * margin.
-    """
-    _, areas = _compute_areas(_find_corners(vertices, faces))
-    count = int(np.clip(areas.sum() / 2 * GRID**2 * 40, 1000, 4_000_000))
-    points = sample_surface(vertices, faces, count, rng)
-    side = GRID + 2 * margin
-    cells = np.floor((points + 0.5) * GRID).astype(np.int64) + margin
-    shell = np.zeros((side, side, side), dtype=bool)
-    shell[tuple(np.clip(cells, 0, side - 1).T)] = True
-    return ndimage.binary_fill_holes(shell)
 
 
 def volume_iou(first: np.ndarray, second: np.ndarray) -> float:

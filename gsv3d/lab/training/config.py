@@ -64,7 +64,7 @@ class ModelConfig:
         components: keyword arguments of every component's class or configuration, by component.
         stages: schedule and options of every stage, by stage.
         orbit: orbit of the views, see ``gsv3d.cameras.ORBITS``.
-        depth_prior: the pipeline's ``depth_prior``, at least 0.
+        depth_prior, shape_prior: the pipeline's, at least 0.
     """
 
     name: Text
@@ -77,6 +77,7 @@ class ModelConfig:
     stages: dict[str, dict[str, Any]]
     orbit: Literal[ORBITS] = "static"
     depth_prior: Annotated[float, Field(ge=0)] = 0.0
+    shape_prior: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def source(self) -> str:

@@ -209,6 +209,7 @@ def assemble(config: ModelConfig, stages: Sequence[Path], output: Path) -> None:
         max_guidance_scale=config.max_guidance_scale,
         orbit=config.orbit,
         depth_prior=config.depth_prior,
+        shape_prior=config.shape_prior,
         **components,
     )
     make_folder(output)

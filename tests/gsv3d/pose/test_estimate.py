@@ -17,7 +17,7 @@ from gsv3d.errors import ModelError
 from gsv3d.lab.rasterizing import Prop
 from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
 from gsv3d.lab.rasterizing.orbits import Surface, draw
-from gsv3d.lab.training.pose_pictures import measure_log_depth
+from gsv3d.lab.training.framed_pictures import measure_log_depth
 from gsv3d.pose import PICTURE_SIZE, estimate_pose
 from gsv3d.pose.estimate import (
     CONFIG,

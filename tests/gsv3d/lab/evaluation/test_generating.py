@@ -139,7 +139,13 @@ def test_a_model_is_asked_through_the_same_job_as_everywhere(
     asked = []
 
     def mesh(
-        _: Gaussians, faces: int, texture_size: int, __: object, references: list, *___: object
+        _: Gaussians,
+        faces: int,
+        texture_size: int,
+        __: object,
+        references: list,
+        *___: object,
+        shape: object,
     ) -> TexturedMesh:
         asked.append((faces, texture_size, len(references)))
         return box((1, 1, 1), (9, 9, 9))

@@ -25,7 +25,7 @@ from gsv3d.lab.evaluation.retrieval import (
     look_at_prop,
     match_color,
 )
-from gsv3d.lab.evaluation.shape_metrics import normalized
+from gsv3d.lab.rasterizing.surfaces import normalized
 from gsv3d.meshing.mesh import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
 from tests.gsv3d.lab.datasets.samples import paint, write_box

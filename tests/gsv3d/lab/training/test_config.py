@@ -118,7 +118,7 @@ def test_a_missing_field_is_named(name: str, tmp_path: Path) -> None:
     ("name", "value", "read_as"),
     [
         ("orbit", REMOVED, "static"), ("orbit", "sine", "sine"), ("depth_prior", REMOVED, 0.0),
-        ("depth_prior", 0.5, 0.5), ("depth_prior", 1, 1),
+        ("depth_prior", 0.5, 0.5), ("depth_prior", 1, 1), ("shape_prior", REMOVED, 0.0),
         ("components.decoder.volume_size", REMOVED, None),
     ],
 )  # fmt: skip
@@ -140,7 +140,7 @@ WRONG = [
     ("max_guidance_scale", "1e-4", "1.0e-4"),
     *(("depth_prior", value, "a valid number") for value in ([1], "deep", True)),
     *(("depth_prior", value, "a finite number") for value in (float("nan"), float("inf"))),
-    ("depth_prior", -0.5, "greater than or equal to 0"),
+    *((f"{name}_prior", -0.5, "greater than or equal to 0") for name in ("depth", "shape")),
     *(("orbit", value, "'static' or 'sine'") for value in ({"a": 1}, "spiral")),
     ("components", None, "a mapping of fields"),
     ("components", ["vae"], "a mapping of fields"),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the pictures that the pose network learns from: elevation, mirror planes, depth are known.
+"""Draw the framed pictures that the networks of pose and of shape learn from.
 
-Each prop is drawn as it is and varied (``gsv3d.lab.rasterizing.variation``), from all around, and
-the pictures are framed as a user's are. The pictures of a prop or variation are one file; a file
-that exists is not drawn again.
+Elevation, mirror planes, depth and shape of what they show are known. Each prop is drawn as it is
+and varied (``gsv3d.lab.rasterizing.variation``), from all around, and the pictures are framed as a
+user's are. The pictures of a prop or variation are one file; a file that exists is not drawn again.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
-from gsv3d.cameras import DISTANCE, FOV_DEG
+from gsv3d.cameras import DISTANCE, FOV_DEG, Cameras
 from gsv3d.errors import DataError, ImageError
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.orbits import normalizing_transform, object_rng
 from gsv3d.lab.processes import run_in_processes
 from gsv3d.outputs import make_folder, write_atomic
 from gsv3d.pose.network import PICTURE_SIZE
+from gsv3d.preprocessing import FILL
+from gsv3d.shape.frustum import cell_centers
 
 VIEWS = 12
 """Pictures of each prop, or of each variation of it."""
@@ -43,7 +46,7 @@ PLANES_DEG = np.arange(0.0, 180.0, 2.0)
 
 
 @dataclass(frozen=True)
-class PosePictures:
+class FramedPictures:
     """N pictures with their true elevations and mirror planes.
 
     Attributes:
@@ -51,6 +54,8 @@ class PosePictures:
         elevations_deg: (N,) float32 elevations of the cameras.
         scores: (N, P) float32 mirror scores of the planes at ``PLANES_DEG`` from the camera.
         log_depths: (N,) float32 logarithms of depth over width, see ``measure_log_depth``.
+        solid: (N, K, K, K) uint8, what the prop fills of each cell of ``gsv3d.shape.frustum``,
+            0..255; axes are depth, row, column.
         packs: (N,) the pack that each picture's prop belongs to.
     """
 
@@ -58,6 +63,7 @@ class PosePictures:
     elevations_deg: np.ndarray
     scores: np.ndarray
     log_depths: np.ndarray
+    solid: np.ndarray
     packs: np.ndarray
 
 
@@ -124,7 +130,7 @@ def draw_pictures(
             say(f"drawing: {done}/{len(tasks)} objects")
 
 
-def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) -> PosePictures:
+def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) -> FramedPictures:
     """Read all pictures that were drawn.
 
     Raises:
@@ -138,10 +144,11 @@ def read_pictures(folder: Path, objects: Sequence[ObjectFile], variants: int) ->
                 with np.load(path, allow_pickle=False) as file:
                     count = len(file["rgba"])
                     parts.append((file["rgba"], file["elevations_deg"], file["scores"],
-                                  file["log_depths"], np.full(count, item.pack)))  # fmt: skip
+                                  file["log_depths"], file["solid"],
+                                  np.full(count, item.pack)))  # fmt: skip
     if not parts:
         raise DataError(f"There are no pictures in {folder}: none of the objects could be drawn.")
-    return PosePictures(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return FramedPictures(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _path(folder: Path, item: ObjectFile, variant: int) -> Path:
@@ -167,6 +174,7 @@ def _draw_object(
     from gsv3d.lab.rasterizing.lighting import make_lights, make_random_environment
     from gsv3d.lab.rasterizing.orbits import Surface, draw
     from gsv3d.lab.rasterizing.props import load_prop
+    from gsv3d.lab.rasterizing.surfaces import normalized, occupancy
     from gsv3d.lab.rasterizing.variation import vary
     from gsv3d.pose.symmetry import mirror_scores, turn_scores
     from gsv3d.preprocessing import prepare
@@ -190,17 +198,22 @@ def _draw_object(
     cameras = orbit(azimuths.tolist(), elevations.tolist(), size=DRAWN_SIZE, distance=distance,
                     fov_deg=fov_deg)  # fmt: skip
     try:
-        transform, _ = normalizing_transform(prop.vertices, 0.0, cameras.viewmats.numpy(), fov_deg)
+        transform, extent = normalizing_transform(
+            prop.vertices, 0.0, cameras.viewmats.numpy(), fov_deg
+        )
     except ValueError as error:
         raise DataError(f"{item.path}: {error}.") from error
     with torch.inference_mode():
         lights = make_lights(environment, float(rng.uniform(0, 360)), LIGHTS)
         views = draw(Surface(prop, transform, torch.device("cpu")), cameras, lights)
     own = mirror_scores(prop.vertices[prop.faces].astype(np.float64), PLANES_DEG, rng)
-    pictures, kept = [], []
+    filled = soften(occupancy(normalized(prop.vertices), prop.faces, rng))
+    pictures, solid, kept = [], [], []
     for view, rgba in enumerate(views.rgba.numpy()):
         try:
-            pictures.append(prepare(Image.fromarray(rgba), PICTURE_SIZE).rgba)
+            framed = prepare(Image.fromarray(rgba), PICTURE_SIZE)
+            pictures.append(framed.rgba)
+            solid.append(fill_cells(filled, extent, cameras[view], framed.box, distance))
             kept.append(view)
         except ImageError:
             continue  # too thin to be seen from this side
@@ -214,7 +227,56 @@ def _draw_object(
         "log_depths": np.array(
             [measure_log_depth(prop.vertices, azimuths[view]) for view in kept], np.float32
         ),
+        "solid": np.stack(solid),
     }
+
+
+def fill_cells(
+    solid: np.ndarray,
+    extent: float,
+    camera: Cameras,
+    box: tuple[float, float, float, float],
+    distance: float,
+) -> np.ndarray:
+    """Return what an object fills of each cell of a framed picture's grid.
+
+    The grid stands along the rays of the picture, whatever its lens was; its middle is as far away
+    as the object's.
+
+    Args:
+        solid: (G, G, G) uint8, what the object fills around each voxel of the cube [-0.5, 0.5]^3,
+            as ``soften`` gives it.
+        extent: largest extent of the object in the world that the camera stands in.
+        camera: one view.
+        box: box that was framed, as ``PreparedImage`` has it.
+        distance: distance of the camera from the object's middle.
+
+    Returns:
+        (K, K, K) uint8 in 0..255; axes are depth, row, column.
+    """
+    left, top, right, bottom = box
+    enlarged = FILL / max(right - left, bottom - top)
+    steps, depths = cell_centers()
+    z = distance + (depths - DISTANCE)[:, None, None] / enlarged
+    width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * DISTANCE / distance * z
+    x = ((left + right - 1) / 2 + (steps - 0.5)[None, None, :] / enlarged) * width
+    y = ((top + bottom - 1) / 2 + (steps - 0.5)[None, :, None] / enlarged) * width
+    points = np.stack(np.broadcast_arrays(x, y, z), axis=-1)
+    to_world = np.linalg.inv(camera.viewmats[0].numpy().astype(np.float64))
+    world = (points @ to_world[:3, :3].T + to_world[:3, 3]) / extent
+    voxels = np.floor((world + 0.5) * len(solid)).astype(np.int32)
+    inside = ((voxels >= 0) & (voxels < len(solid))).all(axis=-1)
+    return np.where(inside, solid[tuple(np.moveaxis(voxels * inside[..., None], -1, 0))], 0)
+
+
+def soften(occupied: np.ndarray) -> np.ndarray:
+    """Return the part of a cell's volume around each voxel that is occupied, 0..255 as uint8."""
+    # A cell is 1 / 22 of the world's unit, three voxels.
+    return (
+        ndimage.uniform_filter(255 * occupied.astype(np.float32), 3, mode="constant")
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def measure_log_depth(vertices: np.ndarray, azimuth_deg: float) -> float:

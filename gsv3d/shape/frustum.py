@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid of cells in front of the reference camera that the shape network fills.
+
+A cell is a pixel of the framed picture times a slice of depth, so that an outline in the picture is
+one in the grid. Depths count from the camera at the canonical ``DISTANCE``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsv3d.cameras import DISTANCE, FOV_DEG
+
+CELLS = 32
+"""Cells along rows, columns and depth."""
+
+HALF_DEPTH = 0.8
+"""The grid reaches so far before and behind the world's origin, in world units."""
+
+
+def cell_centers() -> tuple[np.ndarray, np.ndarray]:
+    """Return (K,) positions in 0..1 along a row or a column, and (K,) z-depths, of the cells."""
+    steps = (np.arange(CELLS) + 0.5) / CELLS
+    return steps, DISTANCE + HALF_DEPTH * (2 * steps - 1)
+
+
+def cell_points() -> np.ndarray:
+    """Return the (K, K, K, 3) centers of the cells in the reference camera, OpenCV axes."""
+    steps, depths = cell_centers()
+    z = depths[:, None, None]
+    width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * z
+    x, y = (steps - 0.5)[None, None, :] * width, (steps - 0.5)[None, :, None] * width
+    return np.stack(np.broadcast_arrays(x, y, z), axis=-1)
+
+
+def cell_coordinates(points: np.ndarray) -> np.ndarray:
+    """Return where points lie in the grid, in cells; cell (0, 0, 0)'s center is at (0, 0, 0).
+
+    Args:
+        points: (..., 3) in the reference camera, OpenCV axes, z-depth above 0.
+
+    Returns:
+        (3, ...) slice of depth, row and column.
+    """
+    x, y, z = np.moveaxis(points, -1, 0)
+    width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * z
+    places = np.stack([(z - DISTANCE) / (2 * HALF_DEPTH), y / width, x / width]) + 0.5
+    return places * CELLS - 0.5

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A probable shape added to volumes of known shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gsv3d.cameras import orbit
+from gsv3d.meshing.fusion import Volume
+from gsv3d.meshing.settings import MeshSettings
+from gsv3d.meshing.shape_prior import ShapePrior, add_shape_prior
+from gsv3d.shape.frustum import CELLS, cell_points
+
+RADIUS, VOXEL = 0.35, 0.02
+
+
+def make_logits(elevation: float, azimuth: float = 0.0) -> tuple:
+    """Return logits of a ball at the world's origin, and the camera before which they stand."""
+    camera = orbit([azimuth], [elevation], size=CELLS)
+    to_world = np.linalg.inv(camera.viewmats[0].numpy().astype(np.float64))
+    world = cell_points() @ to_world[:3, :3].T + to_world[:3, 3]
+    inside = RADIUS - np.linalg.norm(world, axis=-1)
+    return (inside / 0.02).astype(np.float32), camera
+
+
+def make_volume(field) -> Volume:
+    axis = np.arange(-0.6, 0.6, VOXEL)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    values = np.clip(field(points), -6 * VOXEL, 6 * VOXEL).astype(np.float32)
+    return Volume(values, np.full(3, axis[0]), VOXEL)
+
+
+@pytest.mark.parametrize("elevation", [0.0, 30.0])
+def test_logits_are_looked_up_where_they_stand(elevation: float) -> None:
+    """Two cameras that see the same ball, and points on its radius."""
+    views = [make_logits(elevation), make_logits(elevation, 70.0)]
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((200, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    for distance in (0.2, RADIUS, 0.4):
+        found = ShapePrior(views, 1.0).measure(distance * directions) * 0.02
+        np.testing.assert_allclose(found, RADIUS - distance, atol=4e-3)
+
+
+def test_the_box_holds_what_is_probably_solid() -> None:
+    low, high = ShapePrior([make_logits(20.0)], 1.0).find_bounds()
+    np.testing.assert_allclose(high, RADIUS, atol=0.04)
+    np.testing.assert_allclose(low, -RADIUS, atol=0.04)
+    nothing = np.full((CELLS,) * 3, -9, np.float32)
+    low, high = ShapePrior([(nothing, orbit([0.0], [0.0], size=CELLS))], 1.0).find_bounds()
+    assert (np.minimum(low, 0) == 0).all() and (np.maximum(high, 0) == 0).all()
+
+
+def test_the_surface_goes_part_of_the_way_to_the_probable_shape() -> None:
+    """A ball that lacks its back half gets some of it back, and keeps its front."""
+
+    def front_half(points: np.ndarray) -> np.ndarray:
+        return np.maximum(np.linalg.norm(points, axis=-1) - RADIUS, points[..., 1])
+
+    volume = make_volume(front_half)
+    depths = {}
+    for weight in (0.0, 1.0, 2.0):
+        moved = add_shape_prior(volume, ShapePrior([make_logits(0.0)], weight))
+        solid = np.argwhere(moved.field < 0) * VOXEL + volume.origin
+        depths[weight] = solid[:, 1].max()
+        assert solid[:, 1].min() == pytest.approx(-RADIUS, abs=2 * VOXEL)
+        walls = [moved.field[0], moved.field[-1], moved.field[:, 0], moved.field[..., -1]]
+        assert all((wall > 0).all() for wall in walls)
+    assert depths[0.0] <= 0 < depths[1.0] < depths[2.0] <= RADIUS + VOXEL
+
+
+def test_no_logit_counts_beyond_its_range() -> None:
+    volume = make_volume(lambda points: np.linalg.norm(points, axis=-1) - RADIUS)
+    settings = MeshSettings(prior_range=(-0.5, 1.0))
+    logits, camera = make_logits(0.0)
+    moved = add_shape_prior(volume, ShapePrior([(100 * logits, camera)], 1.0), settings)
+    inner = (slice(1, -1),) * 3  # the walls are outside
+    off = (volume.field - moved.field)[inner] / VOXEL
+    assert off.min() == pytest.approx(-0.5) and off.max() == pytest.approx(1.0)
