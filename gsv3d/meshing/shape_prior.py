@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from gsv3d.cameras import Cameras
+from gsv3d.compiling import run_in_threads
 from gsv3d.meshing.fusion import Volume, close_walls
+from gsv3d.meshing.native import camera_rows
+from gsv3d.meshing.native_prior import move_surface
 from gsv3d.meshing.settings import MeshSettings
-from gsv3d.shape.frustum import cell_coordinates, cell_points
+from gsv3d.shape.frustum import CELLS, cell_points
 
 LIKELY = 0.4
 """The box of the volume holds all cells that are solid with a higher probability."""
@@ -46,25 +48,21 @@ class ShapePrior:
         world = points @ to_world[:3, :3].T + to_world[:3, 3]
         return world.min(axis=0), world.max(axis=0)
 
-    def measure(self, points: np.ndarray) -> np.ndarray:
-        """Return the logits, (...,) float32, at (..., 3) points of the world."""
-        found = np.zeros(points.shape[:-1], dtype=np.float32)
-        for logits, camera in self.views:
-            matrix = camera.viewmats[0].numpy()
-            places = cell_coordinates(points @ matrix[:3, :3].T + matrix[:3, 3])
-            found += ndimage.map_coordinates(logits, places, order=1, mode="nearest")
-        return found / len(self.views)
-
 
 def add_shape_prior(
     volume: Volume, prior: ShapePrior, settings: MeshSettings = MeshSettings()
 ) -> Volume:
     """Move a volume's surface out where the object is probably solid, and in where it is not."""
-    axes = [
-        (start + volume.voxel * np.arange(count)).astype(np.float32)
-        for start, count in zip(volume.origin, volume.field.shape, strict=True)
-    ]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    field = volume.field.copy()
+    cameras = Cameras.concatenate([camera.resized(CELLS) for _, camera in prior.views])
+    rows, logits = camera_rows(cameras), np.stack([logits for logits, _ in prior.views])
     low, high = settings.prior_range
-    moved = volume.voxel * prior.weight * np.clip(prior.measure(points), low, high)
-    return replace(volume, field=close_walls(volume.field - moved, volume.field.max()))
+    step = volume.voxel * prior.weight
+
+    def move(part: np.ndarray) -> None:
+        first, last = int(part[0]), int(part[-1]) + 1
+        move_surface(field, first, last, volume.origin, volume.voxel, rows, logits, low, high, step)
+
+    for _ in run_in_threads(move, np.array_split(np.arange(len(field)), 8)):
+        pass
+    return replace(volume, field=close_walls(field, float(volume.field.max())))

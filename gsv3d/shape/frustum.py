@@ -31,18 +31,3 @@ def cell_points() -> np.ndarray:
     width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * z
     x, y = (steps - 0.5)[None, None, :] * width, (steps - 0.5)[None, :, None] * width
     return np.stack(np.broadcast_arrays(x, y, z), axis=-1)
-
-
-def cell_coordinates(points: np.ndarray) -> np.ndarray:
-    """Return where points lie in the grid, in cells; cell (0, 0, 0)'s center is at (0, 0, 0).
-
-    Args:
-        points: (..., 3) in the reference camera, OpenCV axes, z-depth above 0.
-
-    Returns:
-        (3, ...) slice of depth, row and column.
-    """
-    x, y, z = np.moveaxis(points, -1, 0)
-    width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * z
-    places = np.stack([(z - DISTANCE) / (2 * HALF_DEPTH), y / width, x / width]) + 0.5
-    return places * CELLS - 0.5

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from gsv3d.cameras import orbit
+from gsv3d.cameras import DISTANCE, FOV_DEG, orbit
 from gsv3d.meshing.fusion import Volume
 from gsv3d.meshing.settings import MeshSettings
 from gsv3d.meshing.shape_prior import ShapePrior, add_shape_prior
-from gsv3d.shape.frustum import CELLS, cell_points
+from gsv3d.shape.frustum import CELLS, HALF_DEPTH, cell_points
 
 RADIUS, VOXEL = 0.35, 0.02
 
@@ -31,16 +32,26 @@ def make_volume(field) -> Volume:
     return Volume(values, np.full(3, axis[0]), VOXEL)
 
 
-@pytest.mark.parametrize("elevation", [0.0, 30.0])
-def test_logits_are_looked_up_where_they_stand(elevation: float) -> None:
-    """Two cameras that see the same ball, and points on its radius."""
-    views = [make_logits(elevation), make_logits(elevation, 70.0)]
+def test_logits_are_looked_up_as_scipy_does() -> None:
+    """Random logits before two cameras, in a volume that stands out of both their frustums."""
     rng = np.random.default_rng(0)
-    directions = rng.standard_normal((200, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    for distance in (0.2, RADIUS, 0.4):
-        found = ShapePrior(views, 1.0).measure(distance * directions) * 0.02
-        np.testing.assert_allclose(found, RADIUS - distance, atol=4e-3)
+    cameras = [orbit([azimuth], [30.0], size=size) for azimuth, size in ((0.0, 96), (70.0, 17))]
+    logits = rng.uniform(-1, 1, (2, CELLS, CELLS, CELLS)).astype(np.float32)
+    volume = Volume(rng.uniform(-1, 1, (21, 27, 24)).astype(np.float32), np.full(3, -0.9), 0.075)
+    prior = ShapePrior(list(zip(logits, cameras, strict=True)), 0.5)
+    found = add_shape_prior(volume, prior).field
+    points = np.moveaxis(np.indices(volume.field.shape), 0, -1) * volume.voxel + volume.origin
+    expected = volume.field.astype(np.float64)
+    for values, camera in zip(logits, cameras, strict=True):
+        matrix = camera.viewmats[0].numpy().astype(np.float64)
+        x, y, z = np.moveaxis(points @ matrix[:3, :3].T + matrix[:3, 3], -1, 0)
+        width = 2 * np.tan(np.deg2rad(FOV_DEG / 2)) * z
+        places = np.stack([(z - DISTANCE) / (2 * HALF_DEPTH), y / width, x / width]) + 0.5
+        at = ndimage.map_coordinates(values, places * CELLS - 0.5, order=1, mode="nearest")
+        expected -= 0.5 * volume.voxel * at / 2
+    inner = (slice(1, -1),) * 3  # the walls are outside
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
+    assert (found[0] == volume.field.max()).all()
 
 
 def test_the_box_holds_what_is_probably_solid() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from gsv3d.cameras import DISTANCE, orbit
-from gsv3d.shape.frustum import CELLS, HALF_DEPTH, cell_coordinates, cell_points
+from gsv3d.shape.frustum import CELLS, HALF_DEPTH, cell_points
 
 
 def test_cells_stand_behind_the_pixels_of_the_reference_camera() -> None:
@@ -19,7 +19,3 @@ def test_cells_stand_behind_the_pixels_of_the_reference_camera() -> None:
     np.testing.assert_allclose(uv[:, 1], rows.ravel() + 0.5, atol=1e-3)
     depths = DISTANCE + HALF_DEPTH * (2 * (slices.ravel() + 0.5) / CELLS - 1)
     np.testing.assert_allclose(z, depths, atol=1e-5)
-
-
-def test_a_cells_center_is_at_its_indices() -> None:
-    np.testing.assert_allclose(cell_coordinates(cell_points()), np.indices((CELLS,) * 3), atol=1e-9)
