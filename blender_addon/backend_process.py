@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from .environments import note_user
 from .problems import Problem, file_problem
 from .protocol import wire
 
@@ -120,11 +121,6 @@ class BackendProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def python(self) -> str:
-        """Return the interpreter that runs it; empty if none does."""
-        return str(self._python) if self.running else ""
-
     def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
         """Start a backend; returns at once. Raises `Problem` when that fails.
 
@@ -157,6 +153,7 @@ class BackendProcess:
             raise Problem(
                 f"{interpreter} could not be started: {error.strerror or error}.", CHOOSE_PYTHON
             ) from error
+        note_user(interpreter, self._process.pid)
         self._log, self._python, self._asked_to_stop = log, interpreter, False
         atexit.register(self.stop)
 
