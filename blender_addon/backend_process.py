@@ -96,6 +96,8 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
         if what in ("backend", "gsv3d"):
             return Problem(f"GSV3D is not installed in {python}.", CHOOSE_PYTHON)
         return Problem(f"The Python {python} lacks {what}, which GSV3D needs.", CHOOSE_PYTHON)
+    if "No Python at" in text:  # what an environment says on Windows
+        return Problem(f"The Python that {python} was made with is gone.", CHOOSE_PYTHON)
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(
             "The backend ran out of memory and was ended.",
@@ -132,7 +134,11 @@ class BackendProcess:
         log = data_dir / "backend.log"
         try:
             wire.make_private_folder(data_dir)
-            with log.open("wb") as output:
+            output = log.open("wb")
+        except OSError as error:
+            raise file_problem(error, error.filename or data_dir, "write") from error
+        try:
+            with output:
                 command = serve_command(interpreter, connection_file, data_dir, os.getpid())
                 self._process = subprocess.Popen(
                     command,
@@ -143,13 +149,7 @@ class BackendProcess:
                     env=child_environment(),
                     creationflags=NO_WINDOW,
                 )
-        except PermissionError as error:
-            raise Problem(
-                f"{error.filename or interpreter} cannot be used: no permission.", CHOOSE_PYTHON
-            ) from error
         except OSError as error:
-            if error.errno == 28 or isinstance(error, FileNotFoundError):
-                raise file_problem(error, error.filename or data_dir, "write") from error
             raise Problem(
                 f"{interpreter} could not be started: {error.strerror or error}.", CHOOSE_PYTHON
             ) from error
