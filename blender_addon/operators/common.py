@@ -60,12 +60,16 @@ def wrong_mode(context: bpy.types.Context) -> str:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """Have an ``execute`` report a `Problem`, or what the system says of a file."""
+    """Have an ``execute`` report a `Problem`, or what the system says of a file.
+
+    The list of jobs is written once, at its end.
+    """
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:
         try:
-            return execute(self, context)
+            with session.get().showing_once():
+                return execute(self, context)
         except Problem as problem:
             return report(self, problem)
         except OSError as error:

@@ -262,3 +262,23 @@ def test_a_batch_of_selected_empties(addon, tmp_path: Path, serve) -> None:
     assert not addon.session.get().book.active()
     bpy.ops.gsv3d.clear_jobs()
     assert not len(bpy.context.window_manager.gsv3d.jobs)
+
+
+def test_the_list_is_written_once_for_many_pictures(
+    addon, tmp_path: Path, serve, monkeypatch
+) -> None:
+    """Written for each of 1,000 pictures it would take Blender ten seconds."""
+    bpy, written = addon.bpy, []
+    usual = addon.session.show_jobs
+    monkeypatch.setattr(
+        addon.session, "show_jobs", lambda rows: (written.append(len(rows)), usual(rows))
+    )
+    for name in "abc":
+        save_picture(tmp_path / "pictures" / f"{name}.png")
+    settings = bpy.context.scene.gsv3d
+    settings.batch_source, settings.folder = "FOLDER", str(tmp_path / "pictures")
+    serve("silent")
+    bpy.ops.gsv3d.batch()
+    assert written == [3] and len(bpy.context.window_manager.gsv3d.jobs) == 3
+    bpy.ops.gsv3d.cancel(all_jobs=True)
+    assert written == [3, 3]
