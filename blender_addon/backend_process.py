@@ -21,6 +21,8 @@ from .problems import Problem, file_problem
 from .protocol import wire
 
 _TAIL_BYTES = 16_384
+_NO_PYTHON = 103
+"""Exit code of an environment on Windows whose Python was removed, as with an older Blender."""
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 """For ``creationflags``: on Windows, no console window beside Blender's."""
 
@@ -96,7 +98,7 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
         if what in ("backend", "gsv3d"):
             return Problem(f"GSV3D is not installed in {python}.", CHOOSE_PYTHON)
         return Problem(f"The Python {python} lacks {what}, which GSV3D needs.", CHOOSE_PYTHON)
-    if "No Python at" in text:  # what an environment says on Windows
+    if code == _NO_PYTHON:
         return Problem(f"The Python that {python} was made with is gone.", CHOOSE_PYTHON)
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(

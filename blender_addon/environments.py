@@ -141,7 +141,7 @@ def in_use(folder: Path) -> bool:
     Another process may have got the id of one that has ended: then the environment stays longer.
     """
     found = False
-    for note in (folder / _USERS).glob("*"):
+    for note in (folder / _USERS).glob("[0-9]*"):
         if wire.process_exists(int(note.name)):
             found = True
         else:
