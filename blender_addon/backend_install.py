@@ -2,7 +2,8 @@
 """Install the backend's wheel into a new environment in the user's folder. No bpy.
 
 A thread and its child processes do all the work; nothing here waits for them. The earlier
-environment stays until the new one works. An installation that failed or was cancelled is removed.
+environment stays until the new one works, and longer while a program of any Blender runs in it. An
+installation that failed or was cancelled is removed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .environments import (
     Installed,
     finish,
     folders,
+    in_use,
     locked,
     next_folder,
     python_of,
@@ -79,7 +81,6 @@ class Installer(Task):
         chosen: the Python that the artist chose, or empty.
         own: Blender's own Python, used if there is no other.
         torch_options: options for pip where it installs PyTorch; empty to have uv find the build.
-        in_use: an environment's Python that is not to be removed now.
     """
 
     def __init__(
@@ -90,12 +91,11 @@ class Installer(Task):
         chosen: str = "",
         own: str = "",
         torch_options: str = "",
-        in_use: str = "",
     ) -> None:
         super().__init__("gsv3d-install")
         self.result: Installed | None = None
         self._wheel, self._root, self._log_path = wheel, root, log
-        self._chosen, self._own, self._in_use = chosen, own, in_use
+        self._chosen, self._own = chosen, own
         self._options = _split(torch_options)
         self._listener = pip_output.Listener()
         self._cancelled = threading.Event()
@@ -118,7 +118,7 @@ class Installer(Task):
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
-            with self._log_path.open("wb") as self._log, locked(self._root / _LOCK):
+            with locked(self._root / _LOCK), self._log_path.open("wb") as self._log:
                 try:
                     self.result = self._install()
                 except (Cancelled, Problem) as end:
@@ -161,7 +161,7 @@ class Installer(Task):
         self._say("Removing the earlier installation")
         remove(self._root / _CACHE)
         for old in folders(self._root):
-            if old != folder and python_of(old) != Path(self._in_use):
+            if old != folder and not in_use(old):
                 remove(old)
         return result
 

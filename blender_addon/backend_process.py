@@ -16,10 +16,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from .environments import note_user
 from .problems import Problem, file_problem
 from .protocol import wire
 
 _TAIL_BYTES = 16_384
+_NO_PYTHON = 103
+"""Exit code of an environment on Windows whose Python was removed, as with an older Blender."""
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 """For ``creationflags``: on Windows, no console window beside Blender's."""
 
@@ -95,6 +98,8 @@ def explain_death(code: int, lines: Sequence[str], python: Path) -> Problem:
         if what in ("backend", "gsv3d"):
             return Problem(f"GSV3D is not installed in {python}.", CHOOSE_PYTHON)
         return Problem(f"The Python {python} lacks {what}, which GSV3D needs.", CHOOSE_PYTHON)
+    if code == _NO_PYTHON:
+        return Problem(f"The Python that {python} was made with is gone.", CHOOSE_PYTHON)
     if "MemoryError" in text or "not enough memory" in text or code in (-9, 137):
         return Problem(
             "The backend ran out of memory and was ended.",
@@ -120,11 +125,6 @@ class BackendProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def python(self) -> str:
-        """Return the interpreter that runs it; empty if none does."""
-        return str(self._python) if self.running else ""
-
     def start(self, python: str, connection_file: Path, data_dir: Path) -> None:
         """Start a backend; returns at once. Raises `Problem` when that fails.
 
@@ -136,7 +136,11 @@ class BackendProcess:
         log = data_dir / "backend.log"
         try:
             wire.make_private_folder(data_dir)
-            with log.open("wb") as output:
+            output = log.open("wb")
+        except OSError as error:
+            raise file_problem(error, error.filename or data_dir, "write") from error
+        try:
+            with output:
                 command = serve_command(interpreter, connection_file, data_dir, os.getpid())
                 self._process = subprocess.Popen(
                     command,
@@ -147,16 +151,11 @@ class BackendProcess:
                     env=child_environment(),
                     creationflags=NO_WINDOW,
                 )
-        except PermissionError as error:
-            raise Problem(
-                f"{error.filename or interpreter} cannot be used: no permission.", CHOOSE_PYTHON
-            ) from error
         except OSError as error:
-            if error.errno == 28 or isinstance(error, FileNotFoundError):
-                raise file_problem(error, error.filename or data_dir, "write") from error
             raise Problem(
                 f"{interpreter} could not be started: {error.strerror or error}.", CHOOSE_PYTHON
             ) from error
+        note_user(interpreter, self._process.pid)
         self._log, self._python, self._asked_to_stop = log, interpreter, False
         atexit.register(self.stop)
 

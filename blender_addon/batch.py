@@ -121,11 +121,8 @@ def name_of(filename: str) -> str:
 
 
 def collection_name(title: str) -> str:
-    """Return a title as the name of a collection, with room for ``.001``, and never empty.
-
-    Blender before 5.0 cuts names at 63 bytes, and then does not find them by the whole name.
-    """
-    return readable(title).encode()[:59].decode("utf-8", "ignore").strip() or "GSV3D Batch"
+    """Return a title as the name of a collection, which is never empty."""
+    return readable(title).strip() or "GSV3D Batch"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ until the job is over.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import deque
@@ -254,10 +255,11 @@ class Delivery:
             scene.remove(cloud)
             return
         cloud.hide_render = True
-        try:
-            cloud.hide_set(True)  # the eye in the outliner, where an artist looks for it
-        except RuntimeError:  # not in the view layer of this window
-            cloud.hide_viewport = True
+        cloud.hide_viewport = True  # unless there is an eye in the outliner, where artists look
+        for layer in (layer for one in cloud.users_scene for layer in one.view_layers):
+            with contextlib.suppress(RuntimeError):  # not in this view layer
+                cloud.hide_set(True, view_layer=layer)
+                cloud.hide_viewport = False
 
     def _arrange(self, job: Job) -> None:
         """Set the objects of a batch in rows; what the artist has moved or locked stays."""

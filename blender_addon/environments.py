@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .problems import Problem
+from .protocol import wire
 
 MARKER = "installed.json"
+_USERS = "users"
 _FOLDER = re.compile(r"backend-(\d+)")
 _REMOVE_PATIENCE_S = 5.0
 
@@ -117,6 +119,34 @@ def torch_requirement(wheel: Path) -> str:
         metadata = content.read(name).decode("utf-8")
     found = re.search(r"^Requires-Dist: (torch\b[^;\n]*)", metadata, re.MULTILINE)
     return found[1].strip() if found else "torch"
+
+
+def note_user(python: Path, pid: int) -> None:
+    """Note that a process runs a Python, whose environment must not be removed meanwhile.
+
+    Each note is an empty file named by the process. Of a Python that is not in an installed
+    environment nothing is noted.
+    """
+    users = python.parent.parent / _USERS
+    if not (users.parent / MARKER).exists():
+        return
+    with contextlib.suppress(OSError):  # what cannot be written cannot be removed either
+        users.mkdir(exist_ok=True)
+        (users / str(pid)).touch()
+
+
+def in_use(folder: Path) -> bool:
+    """Return True while a noted process runs; forget those that have ended.
+
+    Another process may have got the id of one that has ended: then the environment stays longer.
+    """
+    found = False
+    for note in (folder / _USERS).glob("[0-9]*"):
+        if wire.process_exists(int(note.name)):
+            found = True
+        else:
+            note.unlink(missing_ok=True)
+    return found
 
 
 def remove(folder: Path) -> bool:

@@ -122,7 +122,8 @@ class _Run:
             try:
                 session.get().jobs.on_end = self._ended
                 self._start(Path(folder))
-                self._submit(pictures, files.stem)
+                with session.get().showing_once():
+                    self._submit(pictures, files.stem)
                 self._wait()
                 done = [job for job in self.jobs if job.state is JobState.DONE]
                 if done:

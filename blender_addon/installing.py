@@ -58,6 +58,5 @@ def start() -> None:
         chosen=preferences.chosen_python(),
         own=sys.executable,
         torch_options=preferences.torch_options(),
-        in_use=session.get().backend.process.python,
     )
     watch.start(installer)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .backend_process import NO_WINDOW, child_environment, find_python, last_lines
+from .environments import note_user
 from .problems import Problem, file_problem
 from .tasks import State, Task
 
@@ -99,6 +100,7 @@ class ModelProcess(Task):
                 env=self._environment,
                 creationflags=NO_WINDOW,
             )
+            note_user(Path(self._command[0]), child.pid)
             if self._cancelled:
                 self._close_input(child)
         assert child.stdout is not None

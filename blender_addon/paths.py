@@ -14,11 +14,11 @@ from . import environments
 
 
 def data_dir() -> Path:
-    """Return the folder of our backend's jobs, log and connection file; make it if missing."""
+    """Return the folder of our backend's jobs, log and connection file, which may be missing."""
     package = str(__package__)
     if package.startswith("bl_ext."):
-        return Path(bpy.utils.extension_path_user(package, path="backend", create=True))
-    return Path(bpy.utils.user_resource("DATAFILES", path="gsv3d/backend", create=True))
+        return Path(bpy.utils.extension_path_user(package, path="backend"))
+    return Path(bpy.utils.user_resource("DATAFILES", path="gsv3d/backend"))
 
 
 @functools.cache

@@ -99,7 +99,7 @@ def is_batch(request: AnyRequest) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """A place for results, by names and numbers, since Blender objects do not live long.
+    """A place for results, in names and numbers, since Blender objects do not live long.
 
     Attributes:
         location: location in Blender units.
@@ -110,6 +110,9 @@ class Target:
         source: a digest of the picture.
         replaces: True to take the place of the last result of the same picture.
         after_mesh: "HIDE", "SHOW" or "REMOVE", what becomes of the splats then.
+        scene, collection: names; of an empty collection it is the scene's own.
+        scene_uid, collection_uid: Blender's numbers of them, by which they are found after they
+            were renamed; 0 for the collection that is made for the batch.
         batch: shared by jobs of one collection and, without pictures in the scene, one grid.
         slot: the place in the batch.
     """
@@ -123,6 +126,8 @@ class Target:
     replaces: bool = False
     after_mesh: str = "HIDE"
     scene: str = ""
+    scene_uid: int = 0
     collection: str = ""
+    collection_uid: int = 0
     batch: str = ""
     slot: int = 0

@@ -9,10 +9,11 @@ Nothing here ever waits for the network.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import bpy
@@ -42,6 +43,7 @@ class Session:
         self.jobs = JobControl(self.backend, self._changed)
         self._clock = clock
         self._file = ""
+        self._shows_later = self._changed_since = False
 
     @property
     def book(self) -> JobBook:
@@ -178,6 +180,17 @@ class Session:
             self.jobs.detach_all()
         self.show()
 
+    @contextlib.contextmanager
+    def showing_once(self) -> Iterator[None]:
+        """Show what an operator changes at its end: a list of 1,000 jobs takes a moment."""
+        self._shows_later, self._changed_since = True, False
+        try:
+            yield
+        finally:
+            self._shows_later = False
+            if self._changed_since:
+                self.show()
+
     def show(self) -> None:
         """Bring the lists of the interface up to date."""
         rows = [(j.id, j.name, j.state.value, self.jobs.describe(j)) for j in self.book.in_order()]
@@ -189,7 +202,9 @@ class Session:
         compat.redraw_sidebars()
 
     def _changed(self) -> None:
-        self.show()
+        self._changed_since = True
+        if not self._shows_later:
+            self.show()
         self.ensure_timer()
 
     def ensure_timer(self) -> None:

@@ -62,7 +62,7 @@ from .errors import ConnectionFileError, ProtocolError, VersionError
 from .events import Event, Received, Silence, Violation
 from .pairing import CODE_S, NEW_CODE, SPENT, PairingCode, pair, parse_address, parse_code
 from .private import make_private_folder
-from .processes import folder_in_use
+from .processes import folder_in_use, process_exists
 from .session import ClientSession
 from .sockets import explain_silence, open_client
 from .transfers import IncomingTransfer, OutgoingTransfer

@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from .. import compat
+from ..filenames import safe_stem
 from ..jobs import Job
 from ..requests import Words
 from .scene import JOB_TAG, scene_of
@@ -26,7 +27,7 @@ def import_picture(png: bytes, job: Job) -> Generator[None, None, None]:
         image.pack(data=png, data_len=len(png))
         image.source = "FILE"
         # Names it for `references.from_image` however many of them there are.
-        image.filepath_raw = f"//{job.name}.png"
+        image.filepath_raw = f"//{safe_stem(job.name)}.png"
         image.colorspace_settings.name = "sRGB"
         image.alpha_mode = "STRAIGHT"
         yield

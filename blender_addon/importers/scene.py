@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find a job's place and objects in the scene, by name and tag, each time anew.
+"""Find a job's place and objects in the scene, by number and tag, each time anew.
 
 Nothing here is kept between ticks: undo and loading a file replace every Blender object.
 """
@@ -18,6 +18,8 @@ JOB_TAG = "gsv3d_job"
 PLACE_TAG = "gsv3d_place"
 """Remember where `Delivery` put an object of a batch, to leave it alone once it was moved."""
 KIND_TAG = "gsv3d_kind"
+BATCH_TAG = "gsv3d_batch"
+"""Tells the batch that a collection was made for."""
 SOURCE_TAG = "gsv3d_source"
 """Digest of the picture that an object was made of."""
 MESH, GAUSSIANS, PICTURE = "mesh", "gaussians", "picture"
@@ -59,25 +61,36 @@ def _look_around() -> None:
 
 def scene_of(target: Target) -> Any:
     """Return the scene of a result; the present one if that is gone."""
-    return bpy.data.scenes.get((target.scene, None)) or bpy.context.scene
+    return _find(bpy.data.scenes, target.scene, target.scene_uid) or bpy.context.scene
 
 
 def collection_for(target: Target) -> Any:
-    """Return the collection of a result; make it again if it is gone.
+    """Return the collection of a result, whatever its name is now; make it again if it is gone.
 
     It is the scene's own if nothing can be put into that one.
     """
-    scene = scene_of(target)
-    if target.collection in ("", scene.collection.name):
+    scene, known = scene_of(target), bpy.data.collections
+    if not target.collection:
         return scene.collection
-    collection = bpy.data.collections.get((target.collection, None))
+    if target.batch and not target.collection_uid:
+        made = (one for one in known if one.get(BATCH_TAG) == target.batch and takes_objects(one))
+        collection = next(made, None)
+    else:
+        collection = _find(known, target.collection, target.collection_uid)
     if collection is None:
-        collection = bpy.data.collections.new(target.collection)
+        collection = known.new(target.collection)
+        if not target.collection_uid:
+            collection[BATCH_TAG] = target.batch
     if not takes_objects(collection):
         return scene.collection
     if collection not in scene.collection.children_recursive:
         scene.collection.children.link(collection)
     return collection
+
+
+def _find(known: Any, name: str, uid: int) -> Any | None:
+    """Return a data-block by its number, or by its name, since opening a file numbers all anew."""
+    return next((o for o in known if o.session_uid == uid), None) or known.get((name, None))
 
 
 def takes_objects(collection: Any) -> bool:
@@ -88,9 +101,10 @@ def takes_objects(collection: Any) -> bool:
 def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -> Any:
     """Show ``data`` in the job's object of this kind; a new object stands at the target.
 
-    An object that is already there keeps its transform, its name and what the artist did to it. A
-    new one stands where the job's other object was moved, with the same parent and collections. A
-    result that replaces another takes over its object.
+    An object that is already there keeps its transform, its name and what the artist did to it; if
+    it is of another type by now, a new one takes its place. A new one stands where the job's other
+    object was moved, with the same parent and collections. A result that replaces another takes
+    over its object.
     """
     existing = find_object(job_id, kind)
     replaced = results_of(target, job_id)[-1:] if target.replaces else []
@@ -105,14 +119,15 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         former, existing.data = existing.data, data
         if former.users == 0:
             _remove_data(former)
+        if not existing.users_collection:  # deleted, but used by a modifier or a constraint
+            collection_for(target).objects.link(existing)
         return existing
-    if existing is not None:
-        remove(existing)
-    twin = find_object(job_id, GAUSSIANS if kind == MESH else MESH) or next(iter(replaced), None)
+    other = find_object(job_id, GAUSSIANS if kind == MESH else MESH)
+    twin = existing or other or next(iter(replaced), None)
     made = bpy.data.objects.new(name, data)
     made[JOB_TAG], made[KIND_TAG], made[SOURCE_TAG] = job_id, kind, target.source
-    _remember(made)
     if twin is None:
+        _remember(made)
         made.location = target.location
         made.rotation_euler = (0.0, 0.0, target.yaw)
         collection_for(target).objects.link(made)
@@ -127,6 +142,13 @@ def place_object(name: str, data: Any, job_id: str, kind: str, target: Target) -
         made[PLACE_TAG] = twin[PLACE_TAG]
     for collection in twin.users_collection or (collection_for(target),):
         collection.objects.link(made)
+    if existing is not None:
+        name = existing.name
+        remove(existing)
+        made.name = name
+        forget_places()
+    else:
+        _remember(made)
     return made
 
 
@@ -161,6 +183,7 @@ def variants_of(result: Any, scene: Any) -> list[Any]:
         and other.get(SOURCE_TAG) == source
         and other.get(KIND_TAG) in (MESH, GAUSSIANS)
         and other.get(JOB_TAG) != result.get(JOB_TAG)
+        and other.library is None
     ]
 
 

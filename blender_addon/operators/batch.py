@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -87,16 +86,13 @@ def _pictures_in_folder(
             "Switch Skip Done off to make them again.",
         )
     found = missing
-    title = collection_name(path.name)
-    numbered = itertools.chain([title], (f"{title}.{n:03d}" for n in itertools.count(1)))
     # Made with its first result: where nothing comes, nothing is left.
-    collection = next(name for name in numbered if name not in bpy.data.collections)
-    batch = uuid.uuid4().hex
+    collection, batch = collection_name(path.name), uuid.uuid4().hex
     names = unique_names([reference.name for reference in found])
     pictures = []
     for slot, (reference, name) in enumerate(zip(found, names, strict=True)):
         target = common.target_at_cursor(context, name)
-        place = replace(target, collection=collection, batch=batch, slot=slot)
+        place = replace(target, collection=collection, collection_uid=0, batch=batch, slot=slot)
         pictures.append((reference, place))
     return pictures, problems
 

@@ -16,6 +16,7 @@ from .. import preferences, session, translations
 from ..backend_link import BackendState
 from ..batch import unique_names
 from ..image_empties import plane_normal, plane_of
+from ..importers import scene
 from ..importers.placement import yaw_of_plane
 from ..problems import Problem, file_problem
 from ..properties import MAX_SEED, steps_of
@@ -59,12 +60,16 @@ def wrong_mode(context: bpy.types.Context) -> str:
 def reports_problems(
     execute: Callable[[Any, bpy.types.Context], set[str]],
 ) -> Callable[[Any, bpy.types.Context], set[str]]:
-    """Have an ``execute`` report a `Problem`, or what the system says of a file."""
+    """Have an ``execute`` report a `Problem`, or what the system says of a file.
+
+    The list of jobs is written once, at its end.
+    """
 
     @functools.wraps(execute)
     def reporting(self: Any, context: bpy.types.Context) -> set[str]:
         try:
-            return execute(self, context)
+            with session.get().showing_once():
+                return execute(self, context)
         except Problem as problem:
             return report(self, problem)
         except OSError as error:
@@ -162,28 +167,34 @@ def pictures_at(
 
 def target_at_empty(context: bpy.types.Context, empty: Any, name: str) -> Target:
     """Return a place at an empty's lower edge, facing where it faces, in its collection."""
-    settings = context.scene.gsv3d
-    collections = empty.users_collection
+    here, settings = context.scene, context.scene.gsv3d
+    inside = {here.collection, *here.collection.children_recursive}
+    able = (c for c in empty.users_collection if c in inside and scene.takes_objects(c))
     return Target(
         name=name,
         yaw=yaw_of_plane(plane_normal(empty)),
         height=None if settings.size == "PICTURE" else settings.height,
         plane=plane_of(empty),
-        scene=context.scene.name,
-        collection=collections[0].name if collections else "",
+        **place_in(here, next(able, None)),
     )
 
 
 def target_at_cursor(context: bpy.types.Context, name: str, height: float | None = None) -> Target:
     """Return a place at the 3D cursor, in the active collection."""
-    collection = context.collection
     return Target(
         name=name,
         location=tuple(context.scene.cursor.location),
         height=height or context.scene.gsv3d.height,
-        scene=context.scene.name,
-        collection=collection.name if collection is not None else "",
+        **place_in(context.scene, context.collection),
     )
+
+
+def place_in(here: Any, collection: Any = None) -> dict[str, Any]:
+    """Return the fields of a `Target` that tell a scene and a collection in it; None: its own."""
+    fields = {"scene": here.name, "scene_uid": here.session_uid}
+    if collection in (None, here.collection):
+        return fields
+    return {**fields, "collection": collection.name, "collection_uid": collection.session_uid}
 
 
 def ensure_backend() -> None:

@@ -44,7 +44,7 @@ class GSV3D_OT_imagine(bpy.types.Operator):
         common.ensure_backend()
         session.get().jobs.submit(
             Words(prompt, model.name, model.steps, model.guidance, settings.prompt_seed),
-            Target(name_of_words(prompt), scene=context.scene.name),
+            Target(name_of_words(prompt), **common.place_in(context.scene)),
         )
         return {"FINISHED"}
 

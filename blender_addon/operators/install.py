@@ -28,7 +28,7 @@ class GSV3D_OT_backend_install(bpy.types.Operator):
             missing = "This build of the extension does not bring the backend"
         elif not compat.online_access():
             missing = installing.OFFLINE
-        return common.say_missing(cls, missing)
+        return common.may_press(cls, missing)
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         installing.start()

@@ -30,6 +30,10 @@ def _may_press(cls: Any, which: Callable[[Job], bool], words: str) -> bool:
     return common.say_missing(cls, "" if any(map(which, session.get().book)) else words)
 
 
+def _may_cancel(job: Job) -> bool:
+    return job.state.active and not job.elsewhere
+
+
 class _OfJob:
     """An operator on the job named, or on the selected one."""
 
@@ -56,14 +60,14 @@ class GSV3D_OT_cancel(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return _may_press(cls, lambda job: job.state.active, "No job is running")
+        return _may_press(cls, _may_cancel, "No job is running")
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         current = session.get()
-        running = current.book.current()
-        ids = [self.job_id] if self.job_id else ([running.id] if running else [])
+        running = current.book.current() or next(filter(_may_cancel, current.book))
+        ids = [self.job_id or running.id]
         if self.all_jobs:
-            ids = [job.id for job in current.book.active()]
+            ids = [job.id for job in filter(_may_cancel, current.book)]
         for job_id in ids:
             current.jobs.cancel(job_id)
         return {"FINISHED"}

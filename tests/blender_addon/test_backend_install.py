@@ -14,10 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from blender_addon import backend_install, environments, pythons
+from blender_addon import backend_install, environments, model_process, pythons
 from blender_addon.backend_install import Installer
+from blender_addon.backend_process import BackendProcess
 from blender_addon.pythons import Interpreter
 from blender_addon.tasks import State
+from tests.waiting import wait_until
 
 NEEDS = "Requires-Dist: torch>=2\n"
 GSV3D = {
@@ -80,7 +82,7 @@ class Place:
     def install(self, **options: str) -> Installer:
         installer = self.installer(**options)
         installer.start()
-        assert installer.join(60)
+        assert installer.join(600)
         return installer
 
     def said(self) -> str:
@@ -135,15 +137,58 @@ def test_with_the_environment_that_python_makes(place: Place, monkeypatch) -> No
 
 
 def test_an_update_takes_the_place_of_what_was_there(place: Place) -> None:
-    first = place.install().result
-    assert first is not None
+    place.install()
     (place.root / "backend-7" / "lib").mkdir(parents=True)  # Blender crashed while it installed
-    second = place.install(in_use=str(first.python)).result
-    assert second is not None and second.folder.name == "backend-2"
-    assert place.left() == ["backend-1", "backend-2", "installing.lock"]
-    third = place.install().result
-    assert place.left() == ["backend-3", "installing.lock"]
-    assert environments.installed(place.root) == third
+    second = place.install().result
+    assert place.left() == ["backend-2", "installing.lock"]
+    assert environments.installed(place.root) == second
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its environments are links")
+@pytest.mark.parametrize("program", ["backend", "models"])
+def test_an_environment_stays_while_any_blender_runs_a_program_of_it(
+    tmp_path: Path, pretend, monkeypatch, program: str
+) -> None:
+    def make(_: Installer, folder: Path, __: Interpreter) -> environments.Installed:
+        python = environments.python_of(folder)
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        facts = {"version": "1.2.3", "device": "the processor", "note": ""}
+        environments.finish(folder, facts)
+        return environments.Installed(folder, "1.2.3", "the processor")
+
+    def install() -> list[str]:
+        installer = Installer(tmp_path / "wheel", tmp_path, tmp_path / "log")
+        installer.start()
+        assert installer.join(600) and installer.state is State.DONE, installer.problem
+        return sorted(path.name for path in tmp_path.glob("backend-*"))
+
+    monkeypatch.setattr(Installer, "_make", make)
+    monkeypatch.setattr(Installer, "_check_space", lambda _: None)
+    monkeypatch.setattr(pythons, "find", lambda *_: None)
+    assert install() == ["backend-1"]
+    python = str(environments.python_of(tmp_path / "backend-1"))
+    wait = "import time; time.sleep(600)"
+    if program == "backend":
+        pretend(wait)
+        backend = BackendProcess()
+        backend.start(python, tmp_path / "c.json", tmp_path / "data")
+        end = backend.stop
+    else:
+        monkeypatch.setattr(model_process, "PROGRAM", ("-c", wait))
+        models = model_process.ModelProcess(python, (), tmp_path / "models.log", "")
+        models.start()
+        wait_until(lambda: environments.in_use(tmp_path / "backend-1"))
+
+        def end() -> None:
+            models._child.kill()
+            assert models.join(600)
+
+    try:
+        assert install() == ["backend-1", "backend-2"]
+    finally:
+        end()
+    assert install() == ["backend-3"]
 
 
 def test_a_package_that_is_not_there(place: Place) -> None:
@@ -180,7 +225,7 @@ def test_cancelled_while_pip_waits_for_the_network(place: Place, monkeypatch) ->
             pid = installer._child.pid
             assert installer.state is State.RUNNING and (place.root / "backend-1").exists()
             installer.cancel()
-            assert installer.join(60)
+            assert installer.join(600)
     assert installer.state is State.CANCELLED and installer.problem is None
     assert not psutil.pid_exists(pid)
     assert place.left() == ["installing.lock"]
@@ -190,7 +235,7 @@ def test_cancelled_before_it_began(place: Place) -> None:
     installer = place.installer()
     installer.cancel()
     installer.start()
-    assert installer.join(60) and installer.state is State.CANCELLED
+    assert installer.join(600) and installer.state is State.CANCELLED
     assert place.left() == ["installing.lock"]
 
 
@@ -232,9 +277,11 @@ def test_a_folder_that_cannot_be_made_is_said(place: Place) -> None:
 
 def test_two_blenders_do_not_install_at_once(place: Place) -> None:
     place.root.mkdir(parents=True)
+    place.log.write_text("what the other one writes")
     with environments.locked(place.root / "installing.lock"):
         failed = place.install()
     assert failed.problem is not None and "Another Blender" in failed.problem.what
+    assert place.said() == "what the other one writes"
 
 
 def test_torch_with_the_artists_options(place: Place, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_a_backend_executes_nothing_that_lies_around_it(tmp_path: Path, monkeypa
         (1, ["Traceback", "ModuleNotFoundError: No module named 'torch'"], "lacks torch"),
         (-9, [], "out of memory"),
         (3, ["cannot bind"], "Its last words: cannot bind"),
+        (103, ["No Python at '\"C:\\Blender 4.2\\python.exe'"], "was made with is gone"),
     ],
 )
 def test_a_death_is_explained(code: int, lines: list[str], words: str) -> None:
@@ -161,3 +162,17 @@ def test_a_file_that_is_no_program_is_said(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         bp.BackendProcess().start(str(fake), tmp_path / "c.json", tmp_path)
     assert str(fake) in caught.value.what
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Denied"), NotADirectoryError(20, "None")])
+def test_a_data_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch, error) -> None:
+    """Another Python would not help."""
+    data = tmp_path / "read-only ü"
+
+    def refuse(_: Path) -> None:
+        raise type(error)(*error.args, str(data))
+
+    monkeypatch.setattr(bp.wire, "make_private_folder", refuse)
+    with pytest.raises(Problem) as caught:
+        bp.BackendProcess().start(sys.executable, tmp_path / "c.json", data)
+    assert str(data) in caught.value.what and "Python" not in str(caught.value)

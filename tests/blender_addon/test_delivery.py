@@ -12,7 +12,7 @@ from blender_addon.importers import prepare
 from blender_addon.jobs import Job
 from blender_addon.problems import Problem
 from blender_addon.requests import Target, Words
-from tests.canned_results import make_box, make_sphere
+from tests.canned_results import draw_words, make_box, make_sphere
 
 pytestmark = pytest.mark.bpy
 
@@ -230,3 +230,27 @@ def test_a_batch_far_from_the_origin_stands_in_rows(addon) -> None:
             pass
     first, second = (scene.find_object(job.id, scene.MESH).location for job in jobs)
     assert second.x > first.x + 0.5
+
+
+def test_splats_are_hidden_in_every_view_layer(addon) -> None:
+    """The artist may look at another one than the first."""
+    from blender_addon.importers import scene
+
+    session, bpy = addon.session.get(), addon.bpy
+    layers = [bpy.context.view_layer, bpy.context.scene.view_layers.new("Lines")]
+    job = session.book.add(Job(Words("a cup"), Target("cup")))
+    session.delivery.gaussians(job, prepare.prepare_gaussians(**make_sphere(20)), {})
+    session.delivery.mesh(job, prepare.prepare_mesh(**make_box()), {})
+    while session.delivery.step():
+        pass
+    cloud = scene.find_object(job.id, scene.GAUSSIANS)
+    assert all(cloud.hide_get(view_layer=layer) for layer in layers) and not cloud.hide_viewport
+
+
+def test_a_picture_of_words_gets_a_file_name_that_every_system_takes(addon) -> None:
+    session, bpy = addon.session.get(), addon.bpy
+    job = session.book.add(Job(Words("a cup: red?"), Target("a cup: red?")))
+    session.delivery.picture(job, draw_words("a cup", 0))
+    while session.delivery.step():
+        pass
+    assert bpy.context.scene.gsv3d.imagined.filepath_raw == "//a cup_ red_.png"

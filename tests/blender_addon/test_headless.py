@@ -360,3 +360,16 @@ def test_the_module_itself_ends_with_a_sentence(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 1
     assert "There is no file" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_where_the_users_folder_is_read_only_it_is_left_alone(addon, monkeypatch) -> None:
+    """The command has a temporary folder of its own; it used to end in a traceback."""
+    from blender_addon import paths, preferences
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(paths, "__package__", "bl_ext.user_default.gsv3d")
+    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert preferences.backend_place().data_dir.name == "backend"

@@ -158,29 +158,6 @@ def test_afterwards_the_backend_starts_from_it(addon, installing, tmp_path, monk
     assert not installing.watch.look() and len(started) == 1
 
 
-def test_the_environment_of_the_backend_that_runs_stays(
-    addon, installing, tmp_path: Path, pretend, monkeypatch
-) -> None:
-    """Install twice without a new start: the environment that runs is not the newest one."""
-    import sys
-
-    from blender_addon import preferences
-
-    pretend("import time; time.sleep(60)")
-    process = addon.session.get().backend.process
-    process.start(sys.executable, tmp_path / "c.json", tmp_path / "data")
-    try:
-        install(tmp_path)
-        assert preferences.backend_place().python != sys.executable
-        installing.start()
-    finally:
-        process.stop()
-    assert Pretended.made[0].options["in_use"] == sys.executable
-    installing.watch.close()
-    installing.start()
-    assert Pretended.made[1].options["in_use"] == ""
-
-
 def test_one_that_is_done_is_told_before_the_next_begins(addon, installing, monkeypatch) -> None:
     """The timer looks four times a second."""
     used = []

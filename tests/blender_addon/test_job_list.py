@@ -351,3 +351,17 @@ def test_disabling_leaves_neither_previews_nor_rows(
         assert not bpy.context.window_manager.gsv3d.jobs
     finally:
         blender_addon.unregister()
+
+
+@pytest.mark.parametrize("owner", ["other", "gone"])
+def test_cancel_is_for_jobs_that_this_blender_may_cancel(addon, owner: str) -> None:
+    """Else the button does nothing and says nothing."""
+    from blender_addon.events import ListedJob
+
+    jobs = addon.session.get().jobs
+    jobs.take_list((ListedJob("their job", "running", "cup.png", owner=owner),))
+    cancel = addon.bpy.ops.gsv3d.cancel
+    assert cancel.poll() == (owner == "gone")
+    if owner == "gone":
+        assert cancel() == {"FINISHED"}
+        assert jobs.book.get("their job").state is JobState.CANCELLED

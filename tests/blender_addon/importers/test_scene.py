@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from blender_addon.requests import Target
+from tests.blender_addon.reference_pictures import add_image_empty, save_picture
 
 pytestmark = pytest.mark.bpy
 
@@ -138,3 +139,111 @@ def test_a_collection_that_takes_no_objects_is_passed_over(empty_blender, tmp_pa
     found = scene.collection_for(Target("x", scene="Scene", collection=own.name))
     found.objects.link(bpy.data.objects.new("x", None))
     assert found == bpy.context.scene.collection
+
+
+def test_results_follow_a_scene_and_a_collection_that_are_renamed(empty_blender) -> None:
+    from blender_addon.importers import scene
+    from blender_addon.operators.common import target_at_cursor
+
+    bpy = empty_blender
+    here, shelf = bpy.context.scene, bpy.data.collections.new("Shelf")
+    here.collection.children.link(shelf)
+    layers = bpy.context.view_layer.layer_collection
+    bpy.context.view_layer.active_layer_collection = layers.children["Shelf"]
+    target = target_at_cursor(bpy.context, "x", 1.0)
+    bpy.context.view_layer.active_layer_collection = layers
+    loose = target_at_cursor(bpy.context, "x", 1.0)
+    bpy.ops.ed.undo_push(message="before")
+    here.name, shelf.name = "Kitchen", "Cups"
+    bpy.data.scenes.new("Scene")
+    bpy.data.collections.new("Shelf")
+    bpy.ops.ed.undo_push(message="renamed")
+    undo, redo = bpy.ops.ed.undo, bpy.ops.ed.redo
+    for step, name in ((lambda: None, "Cups"), (undo, "Shelf"), (redo, "Cups")):
+        step()
+        found, root = scene.collection_for(target), scene.collection_for(loose)
+        assert found.name == name
+        assert root == bpy.context.scene.collection and found.name in root.children
+    bpy.data.collections.remove(bpy.data.collections["Cups"])
+    assert scene.collection_for(target).name == "Shelf"
+
+
+def test_the_collection_of_a_batch_is_known_whatever_its_name(empty_blender, tmp_path) -> None:
+    """Two batches of a folder's name, renamed by the artist, saved and opened again."""
+    from blender_addon.importers import scene
+
+    bpy = empty_blender
+    bpy.data.collections.new("Cups")  # the artist's own
+    first, second = (Target("x", collection="Cups", batch=batch) for batch in "ab")
+    made = [scene.collection_for(target) for target in (first, second)]
+    assert len(bpy.data.collections) == 3
+    made[0].name, made[1].name = "Mugs", "Cups for tea"
+    file = str(tmp_path / "Küche.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=file)
+    bpy.ops.wm.open_mainfile(filepath=file)
+    assert scene.collection_for(first).name == "Mugs"
+    assert scene.collection_for(second).name == "Cups for tea"
+
+
+def test_a_picture_in_two_scenes_does_not_bring_one_into_the_other(addon, tmp_path) -> None:
+    from blender_addon.operators.common import target_at_empty
+
+    bpy = addon.bpy
+    here, elsewhere = bpy.context.scene, bpy.data.scenes.new("Elsewhere")
+    names = ("Another's", "Mine")  # in this order Blender tells them
+    for name, owner in zip(names, (elsewhere, here), strict=True):
+        owner.collection.children.link(bpy.data.collections.new(name))
+    empty = add_image_empty(bpy, save_picture(tmp_path / "a.png"))
+    here.collection.objects.unlink(empty)
+    for name in names:
+        bpy.data.collections[name].objects.link(empty)
+    assert target_at_empty(bpy.context, empty, "a").collection == "Mine"
+
+
+def test_a_result_that_stands_in_no_collection_is_shown_again(empty_blender) -> None:
+    """Delete a result to which a modifier or a constraint of another object points."""
+    from blender_addon.importers import scene
+
+    bpy = empty_blender
+    scene.forget_places()
+    cup = add_object(bpy, "cup", "a")
+    add_object(bpy, "table").modifiers.new("Boolean", "BOOLEAN").object = cup
+    cup.location.x = 3.0
+    bpy.context.scene.collection.objects.unlink(cup)
+    placed = scene.place_object("cup", bpy.data.meshes.new("new"), "a", "mesh", Target("cup"))
+    assert placed == cup and cup.location.x == 3.0
+    assert placed.users_collection == (bpy.context.scene.collection,)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_result_made_into_a_curve_gives_its_place_to_the_next(empty_blender, replaces) -> None:
+    from blender_addon.importers import scene
+
+    bpy = empty_blender
+    scene.forget_places()
+    cup = add_object(bpy, "cup", "former" if replaces else "a", source="s")
+    cup.location.x = 3.0
+    scene.select_alone("cup")
+    bpy.ops.object.convert(target="CURVE")
+    target = Target("cup", source="s", replaces=replaces)
+    placed = scene.place_object("cup", bpy.data.meshes.new("new"), "a", "mesh", target)
+    assert placed.type == "MESH" and placed.location.x == 3.0 and placed.name == "cup"
+    assert scene.find_object("a", "mesh") == placed and len(bpy.data.objects) == 1
+
+
+def test_keep_leaves_the_results_of_another_file(addon, tmp_path) -> None:
+    from blender_addon.importers import scene
+
+    bpy = addon.bpy
+    add_object(bpy, "theirs", "other", source="s")
+    library = tmp_path / "library.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(library))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+        wanted.objects = ["theirs"]
+    bpy.context.scene.collection.objects.link(bpy.data.objects["theirs"])
+    mine = add_object(bpy, "mine", "job", source="s")
+    add_object(bpy, "copy", "third", source="s")
+    scene.select_alone("mine")
+    assert bpy.ops.gsv3d.keep() == {"FINISHED"}
+    assert {one.name for one in bpy.data.objects} == {mine.name, "theirs"}
