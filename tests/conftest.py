@@ -16,8 +16,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gsv3d.threads import let_threads_sleep
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any load", deadline=None)
+settings.load_profile("any load")
 
 _HOME = Path(tempfile.mkdtemp(prefix="gsv3d-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
