@@ -6,10 +6,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-import queue
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -230,11 +229,6 @@ def plot(folders: Sequence[Path], output: Path) -> None:
     figure.savefig(output, dpi=90)
 
 
-PATIENCE = 60.0
-"""Seconds that one call of a tracker may take. If its server does not answer, every call blocks for
-a minute and a half with wandb, and for four minutes with mlflow."""
-
-
 def choose_tracker(choice: str) -> str:
     """Return what ``auto`` stands for: TensorBoard where it is installed, else none."""
     if choice != "auto":
@@ -245,9 +239,8 @@ def choose_tracker(choice: str) -> str:
 class Tracker:
     """Write to one of accelerate's trackers, or to none.
 
-    A tracker that is not installed, cannot be reached, takes longer than ``PATIENCE`` or fails
-    later is reported in one sentence and left out. The run goes on; its log.csv and samples hold
-    all that the tracker would.
+    A tracker that is not installed, cannot be reached or fails later is reported in one sentence
+    and left out. The run goes on; its log.csv and samples hold all that the tracker would.
 
     Args:
         name: "tensorboard", "wandb", "mlflow", ... (accelerate's names), or "none".
@@ -261,7 +254,6 @@ class Tracker:
     def __init__(self, name: str, output: Path, step: int = 0) -> None:
         self.name = name
         self._tracker: Any = None
-        self._thread: _Thread | None = None
         if name == "none":
             return
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -272,8 +264,7 @@ class Tracker:
                 f"Known are 'none', {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.",
             )
         cls = LOGGER_TYPE_TO_CLASS[name]
-
-        def start() -> None:
+        with self._left_out_on_error():
             if name == "tensorboard":
                 tracker = cls("tensorboard", str(output), purge_step=step + 1 if step else None)
             elif cls.requires_logging_directory:
@@ -283,83 +274,42 @@ class Tracker:
             tracker.start()
             self._tracker = tracker
 
-        self._thread = _Thread()
-        self._try(start)
-
     def log(self, values: dict[str, float], step: int) -> None:
         """Log the numbers of one step, without those that are not finite."""
-        known = {name: float(v) for name, v in values.items() if math.isfinite(v)}
-        self._try(lambda: self._tracker.log(known, step=step))
+        if self._tracker is not None:
+            known = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+            with self._left_out_on_error():
+                self._tracker.log(known, step=step)
 
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """Log a (H, W, 3) uint8 picture, if the tracker takes pictures."""
-        if self.name == "tensorboard":
-            self._try(
-                lambda: self._tracker.log_images(
-                    {name: picture[None]}, step=step, dataformats="NHWC"
-                )
-            )
-        elif hasattr(self._tracker, "log_images"):
-            self._try(lambda: self._tracker.log_images({name: [picture]}, step=step))
+        with self._left_out_on_error():
+            if self.name == "tensorboard" and self._tracker is not None:
+                pictures = {name: picture[None]}
+                self._tracker.log_images(pictures, step=step, dataformats="NHWC")
+            elif hasattr(self._tracker, "log_images"):
+                self._tracker.log_images({name: [picture]}, step=step)
 
     def close(self) -> None:
-        self._try(lambda: self._tracker.finish())
-        self._end()
+        if self._tracker is not None:
+            with self._left_out_on_error():
+                self._tracker.finish()
+            self._tracker = None
 
-    def _try(self, action: Callable[[], None]) -> None:
-        if self._thread is None:
-            return
-        error = self._thread.do(action)
-        if error is not None:
-            self._end()
-            self._leave_out(error)
-
-    def _end(self) -> None:
-        if self._thread is not None:
-            self._thread.end()
-        self._thread = None
-
-    def _leave_out(self, error: BaseException) -> None:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        if isinstance(error, ImportError | NameError):
-            reason = f"it is not installed ({reason})"
-        print(
-            f"The tracker '{self.name}' is left out: {reason}. The run goes on; log.csv and the"
-            " samples hold what it would show.",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-class _Thread:
-    """A thread that runs actions one after the other, and is abandoned if one takes too long.
-
-    All actions share one thread, because mlflow binds a run to the thread that began it.
-    """
-
-    def __init__(self) -> None:
-        self._actions: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="gsv3d-tracker", daemon=True).start()
-
-    def do(self, action: Callable[[], None]) -> BaseException | None:
-        """Run an action; return its error, or None. If it takes too long, the thread ends."""
-        self._actions.put(action)
+    @contextmanager
+    def _left_out_on_error(self) -> Iterator[None]:
+        # Trackers are other people's code that talks to other people's servers: no error of theirs
+        # may end the run, not even one that asks to exit.
         try:
-            return self._outcomes.get(timeout=PATIENCE)
-        except queue.Empty:
-            return TimeoutError(f"it has not answered for {PATIENCE:g} seconds")
-
-    def end(self) -> None:
-        self._actions.put(None)
-
-    def _work(self) -> None:
-        while (action := self._actions.get()) is not None:
-            # Trackers are other people's code that talks to other people's servers: no error of
-            # theirs, of whatever kind, may end the run.
-            try:
-                action()
-            except BaseException as error:  # noqa: BLE001
-                self._outcomes.put(error)
-            else:
-                self._outcomes.put(None)
+            yield
+        except (Exception, SystemExit) as error:
+            self._tracker = None
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            if isinstance(error, ImportError | NameError):
+                reason = f"it is not installed ({reason})"
+            print(
+                f"The tracker '{self.name}' is left out: {reason}. The run goes on; log.csv and the"
+                " samples hold what it would show.",
+                file=sys.stderr,
+                flush=True,
+            )
