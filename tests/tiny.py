@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from gsv3d.lab.training.bank import (
     prepare_bank,
 )
 from gsv3d.lab.training.config import ModelConfig, build
+from gsv3d.lab.training.stages import CLASSES
+from gsv3d.lab.training.tasks import Setup
 from gsv3d.pipeline import GSV3DPipeline
 from gsv3d.rendering import render
 
@@ -231,3 +234,15 @@ def write_orbit(orbit_: Orbit, folder: Path) -> Path:
     path = folder / f"{orbit_.name}-000000.tar"
     path.write_bytes(write_record(as_record(orbit_)))
     return path
+
+
+def setup(
+    orbits: OrbitBank,
+    settings: Any,
+    config: ModelConfig = CONFIG,
+    device: torch.device | str = "cpu",
+    **given: torch.nn.Module,
+) -> Setup:
+    """Return what a stage's task is made of: fresh components, but for those that are given."""
+    fresh = {name: build(config, name) for name in CLASSES if name not in given}
+    return Setup(fresh | given, orbits, config.num_frames, torch.device(device), settings)

@@ -58,12 +58,7 @@ def training_device(name: str) -> torch.device:
 
 
 def make_accelerator(device: torch.device, bf16: bool) -> Accelerator:
-    """Set accelerate up for one training run.
-
-    Args:
-        device: device that the modules are on.
-        bf16: autocast to bfloat16.
-    """
+    """Set accelerate up for one training run."""
     # Accelerate keeps one state a process, which refuses other settings; but one process may train
     # several stages, each in its own precision. A process group is kept.
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
@@ -130,10 +125,6 @@ def matrix_rate(device: torch.device, bf16: bool) -> float:
 
     The specification's figure would be higher (on an H100 by about a third). This is what a program
     can reach, in the precision of the training, with as many threads as torch has now.
-
-    Args:
-        device: device to measure.
-        bf16: multiply bfloat16 instead of float32.
     """
     size = SIZES.get(device.type, 1024)
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -224,37 +215,24 @@ _USUAL = {
 
 
 @contextmanager
-def keep_freed_memory() -> Iterator[bool]:
-    """Let freed memory stay with the process, and give it back at the end.
+def keep_freed_memory() -> Iterator[None]:
+    """Let freed memory stay with the process within the block, where the allocator is glibc's.
 
     glibc returns every large array to the system when it is freed, and the system gives the next
     one page by page, each filled with zeros first. A training step on the CPU frees and asks
     for the same hundreds of megabytes each time: on one core 25 steps of ``blockout``'s decoder
     took 28.7 s of CPU time, and 26.4 s with its memory kept. The price is that the process's memory
     stays at its peak while it trains.
-
-    Yields:
-        True with glibc, False elsewhere: the allocators of Windows and macOS have no such setting.
     """
-    library = _glibc()
-    if library is None:
-        yield False
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if not hasattr(library, "malloc_trim"):
+        yield
         return
-    kept = _set(library, _KEEPING)
+    for setting in _KEEPING.items():
+        library.mallopt(*setting)
     try:
-        yield kept
+        yield
     finally:
-        _set(library, _USUAL)
+        for setting in _USUAL.items():
+            library.mallopt(*setting)
         library.malloc_trim(0)
-
-
-def _glibc() -> Any:
-    """Return the C library if it is glibc, else None."""
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") else None  # else musl
-
-
-def _set(library: Any, settings: dict[int, int]) -> bool:
-    return all([library.mallopt(key, value) == 1 for key, value in settings.items()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from gsv3d.lab.training.config import SETTINGS, ModelConfig, build, check_stage,
 from gsv3d.lab.training.fields import wrong_field
 from gsv3d.lab.training.hints import add_hints
 from gsv3d.lab.training.samples import check_views
-from gsv3d.lab.training.tasks import AutoencoderTask, DecoderTask, DistillTask, MultiviewTask
+from gsv3d.lab.training.tasks import (
+    AutoencoderTask,
+    DecoderTask,
+    DistillTask,
+    MultiviewTask,
+    Setup,
+)
 from gsv3d.models import DESCRIPTION, load_component, silent_bars
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
 from gsv3d.outputs import make_folder, output_error
@@ -36,27 +43,38 @@ CLASSES: dict[str, type] = {
     "feature_encoder": Dinov2Model,
     "decoder": GaussianSplattingDecoder,
 }
-FRESH: dict[str, tuple[str, ...]] = {
-    "autoencoder": ("vae",),
-    "multiview": ("unet", "image_encoder"),
-    "decoder": ("decoder", "feature_encoder"),
-    "distill": (),
-}
-"""Components of every stage that may start with fresh weights."""
-NEEDED: dict[str, tuple[str, ...]] = {
-    "autoencoder": (),
-    "multiview": ("vae",),
-    "decoder": ("vae",),
-    "distill": ("unet", "image_encoder", "decoder", "feature_encoder", "vae"),
-}
-"""Components of every stage that other stages have trained."""
-SCHEDULED: dict[str, tuple[str, ...]] = {
-    "autoencoder": (),
-    "multiview": ("scheduler",),
-    "decoder": (),
-    "distill": ("scheduler",),
-}
-"""Components without weights that a stage depends on: the scheduler, if it draws noise levels."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is made of.
+
+    Attributes:
+        task: class of its task.
+        fresh: components that may start with fresh weights.
+        needed: components that other stages have trained.
+        scheduled: it draws noise levels, so that it depends on the scheduler.
+    """
+
+    task: type
+    fresh: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    scheduled: bool = False
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return self.fresh + self.needed
+
+
+STAGES = {
+    "autoencoder": Stage(AutoencoderTask, ("vae",)),
+    "multiview": Stage(MultiviewTask, ("unet", "image_encoder"), ("vae",), scheduled=True),
+    "decoder": Stage(DecoderTask, ("decoder", "feature_encoder"), ("vae",)),
+    "distill": Stage(
+        DistillTask, (), ("unet", "image_encoder", "decoder", "feature_encoder", "vae"),
+        scheduled=True,
+    ),
+}  # fmt: skip
 FREE = ("init", "latents", "variants", "sample_steps")
 """Options that may change when a stage resumes: starting weights, place and number of precomputed
 latents, steps of drawn samples."""
@@ -102,24 +120,14 @@ def make_task(
     folders = list(start) or [Path(one) for one in ([init] if isinstance(init, str) else init)]
     named = {"vae": vae} if vae is not None else {}
     modules = {
-        name: _component(config, name, folders, named.get(name), fresh=name in FRESH[stage])
-        for name in (*FRESH[stage], *NEEDED[stage])
+        name: _component(config, name, folders, named.get(name), name in STAGES[stage].fresh)
+        for name in STAGES[stage].components
     }
     scheduler = config.components["scheduler"]
     sigmas = (float(scheduler["sigma_min"]), float(scheduler["sigma_max"]))
     settings = SETTINGS[stage](**options)
-    # ``modules`` is in the order of the tasks' parameters.
-    given: tuple[Any, ...] = (*modules.values(), orbits, config.num_frames, device, settings)
-    task: Any
-    match stage:
-        case "autoencoder":
-            task = AutoencoderTask(modules["vae"], orbits, device, settings)
-        case "multiview":
-            task = MultiviewTask(*given, output, sigmas)
-        case "decoder":
-            task = DecoderTask(*given)
-        case _:
-            task = DistillTask(*given, sigmas)
+    setup = Setup(modules, orbits, config.num_frames, device, settings, output, sigmas)
+    task: Any = STAGES[stage].task(setup)
     task.configuration = describe_configuration(config, stage)
     return task
 
@@ -132,7 +140,8 @@ def describe_configuration(config: ModelConfig, stage: str) -> dict[str, Any]:
     """
     model = ("image_size",) if stage == "autoencoder" else ("image_size", "num_frames", "orbit")
     found = {name: getattr(config, name) for name in model}
-    for component in (*FRESH[stage], *NEEDED[stage], *SCHEDULED[stage]):
+    scheduler = ("scheduler",) if STAGES[stage].scheduled else ()
+    for component in (*STAGES[stage].components, *scheduler):
         settings = config.components[component]
         for name, field in component_model(component).__pydantic_fields__.items():
             found[f"components.{component}.{name}"] = settings.get(name, field.default)

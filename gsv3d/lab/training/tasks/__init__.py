@@ -2,6 +2,7 @@
 """The tasks that the loop trains, each in a module of its own."""
 
 from gsv3d.lab.training.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from gsv3d.lab.training.tasks.base import Setup
 from gsv3d.lab.training.tasks.decoder import DecoderSettings, DecoderTask
 from gsv3d.lab.training.tasks.distill import DistillSettings, DistillTask
 from gsv3d.lab.training.tasks.multiview import MultiviewSettings, MultiviewTask
@@ -15,4 +16,5 @@ __all__ = [
     "DistillTask",
     "MultiviewSettings",
     "MultiviewTask",
+    "Setup",
 ]

@@ -13,11 +13,11 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.sources import PictureSource
+from gsv3d.lab.training.tasks.base import Setup
 
 SHOWN = 8
 """Number of pictures of a drawn sample."""
@@ -38,29 +38,16 @@ class AutoencoderSettings:
 
 
 class AutoencoderTask:
-    """Reconstruction (L1, L2, and the hue of patches) with a light pull to the normal distribution.
-
-    Args:
-        vae: the autoencoder to train.
-        orbits: the data.
-        device: the model's device.
-        settings: options of the stage.
-    """
+    """Reconstruction (L1, L2, hue of patches) with a light pull to the normal distribution."""
 
     name = "autoencoder"
     images_per_sample = 1
 
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        orbits: OrbitBank,
-        device: torch.device,
-        settings: AutoencoderSettings,
-    ) -> None:
-        self.modules = nn.ModuleDict({"vae": vae}).to(device)
-        self.device, self.kl_weight = device, settings.kl_weight
-        channels = vae.config.in_channels
-        self.source = PictureSource(orbits, channels, settings.colored_background)
+    def __init__(self, setup: Setup) -> None:
+        self.modules = setup.to_train("vae")
+        self.device, self.kl_weight = setup.device, setup.settings.kl_weight
+        channels = setup.modules["vae"].config.in_channels
+        self.source = PictureSource(setup.orbits, channels, setup.settings.colored_background)
         self.shown = self.source.draw(SHOWN, seed=0)
 
     def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsv3d.cameras import Cameras
 from gsv3d.decoder import DecodedGaussians
-from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
 from gsv3d.lab.training.fields import Share, Weight
 from gsv3d.lab.training.geometry_loss import GeometryLoss, GeometrySettings, compare_renders
 from gsv3d.lab.training.samples import OrbitSamples
 from gsv3d.lab.training.sources import ViewSource
+from gsv3d.lab.training.tasks.base import Setup, save_components
 from gsv3d.multiview.conditioning import embed_for_decoder, encode_reference, picture_tensor
 
 SHOWN = 3
@@ -45,33 +44,19 @@ class GeometryTask:
     """A base of tasks: true views to latents, latents to Gaussians, and their loss.
 
     Args:
-        decoder: decoder from latents to Gaussians.
-        feature_encoder: the DINO that belongs to the decoder.
-        vae: the frozen autoencoder.
-        orbits: the data.
-        num_frames: number of input views, T.
-        device: the models' device.
-        settings: numbers of views and weights of the losses.
+        setup: with ``decoder``, the ``feature_encoder`` that belongs to it, and ``vae``, which is
+            frozen.
         shown: number of objects of a drawn sample.
     """
 
-    def __init__(
-        self,
-        decoder: nn.Module,
-        feature_encoder: nn.Module,
-        vae: AutoencoderKL,
-        orbits: OrbitBank,
-        num_frames: int,
-        device: torch.device,
-        settings: GeometrySettings,
-        shown: int,
-    ) -> None:
-        self.decoder, self.feature_encoder = decoder, feature_encoder
-        self.vae, self.device = vae.to(device).eval().requires_grad_(False), device
-        has_volume = getattr(decoder, "volume", None) is not None
-        self.geometry = GeometryLoss(device, settings, has_volume)
-        self.images_per_sample = num_frames
-        self.source = ViewSource(orbits, num_frames, settings.num_novel)
+    def __init__(self, setup: Setup, shown: int) -> None:
+        self.decoder = setup.modules["decoder"]
+        self.feature_encoder = setup.modules["feature_encoder"]
+        self.vae, self.device = setup.frozen("vae"), setup.device
+        has_volume = getattr(self.decoder, "volume", None) is not None
+        self.geometry = GeometryLoss(setup.device, setup.settings, has_volume)
+        self.images_per_sample = setup.num_frames
+        self.source = ViewSource(setup.orbits, setup.num_frames, setup.settings.num_novel)
         self.shown = self.source.draw(shown, seed=0)
 
     @torch.no_grad()
@@ -88,35 +73,15 @@ class GeometryTask:
 
 
 class DecoderTask(GeometryTask):
-    """The loss of renders at novel views, and of Gaussians at the pixels of the input views.
-
-    Args:
-        decoder: the decoder to train.
-        feature_encoder: the DINO; trained too, unless the settings freeze it.
-        vae: the frozen autoencoder.
-        orbits: the data.
-        num_frames: number of input views, T.
-        device: the models' device.
-        settings: options of the stage.
-    """
+    """The loss of renders at novel views, and of Gaussians at the pixels of the input views."""
 
     name = "decoder"
 
-    def __init__(
-        self,
-        decoder: nn.Module,
-        feature_encoder: nn.Module,
-        vae: AutoencoderKL,
-        orbits: OrbitBank,
-        num_frames: int,
-        device: torch.device,
-        settings: DecoderSettings,
-    ) -> None:
-        super().__init__(decoder, feature_encoder, vae, orbits, num_frames, device, settings, SHOWN)
-        self.modules = nn.ModuleDict({"decoder": decoder, "feature_encoder": feature_encoder})
-        self.modules.to(device)
-        feature_encoder.requires_grad_(settings.train_feature_encoder)
-        self.corruption, self.blur = settings.corruption, settings.blur
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, SHOWN)
+        self.modules = setup.to_train("decoder", "feature_encoder")
+        self.feature_encoder.requires_grad_(setup.settings.train_feature_encoder)
+        self.corruption, self.blur = setup.settings.corruption, setup.settings.blur
 
     def corrupt(self, latents: Tensor) -> Tensor:
         """Add errors like the sampler's to (B, V, C, h, w) latents, except to the reference."""
@@ -148,5 +113,4 @@ class DecoderTask(GeometryTask):
         return {"renders": compare_renders(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
-        modules["decoder"].save_pretrained(directory / "decoder")
-        modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+        save_components(modules, directory)

@@ -10,23 +10,21 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from diffusers import AutoencoderKL
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
-from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.edm import NoiseSettings, karras_sigmas
 from gsv3d.lab.training.fields import Positive, Views, Weight, Words
 from gsv3d.lab.training.geometry_loss import GeometrySettings, compare_renders
-from gsv3d.lab.training.hints import make_hints
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import OrbitSamples
+from gsv3d.lab.training.tasks.base import Setup, save_components
 from gsv3d.lab.training.tasks.decoder import GeometryTask
-from gsv3d.lab.training.tasks.multiview import decode_views
-from gsv3d.multiview.conditioning import Condition, embed_for_cross_attention
+from gsv3d.lab.training.tasks.multiview import decode_views, estimate_latents, sample_views
+from gsv3d.multiview.conditioning import embed_for_cross_attention
 
 SHOWN = 2
 """Number of objects of a drawn sample."""
@@ -72,53 +70,26 @@ class DistillTask(GeometryTask):
     cannot have the true surface, so ``gate`` fades L_3D out. Samples without a reference have no
     L_3D.
 
-    Args:
-        unet: UNet of the multiview stage.
-        image_encoder: the frozen image encoder.
-        decoder: decoder of the decoder stage.
-        feature_encoder: the DINO that belongs to the decoder.
-        vae: the frozen autoencoder.
-        orbits: the data.
-        num_frames: number of input views, T.
-        device: the models' device.
-        settings: options of the stage.
-        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
-
     Raises:
         ModelError: an option cannot be used.
     """
 
     name = "distill"
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        image_encoder: nn.Module,
-        decoder: nn.Module,
-        feature_encoder: nn.Module,
-        vae: AutoencoderKL,
-        orbits: OrbitBank,
-        num_frames: int,
-        device: torch.device,
-        settings: DistillSettings,
-        sigma_range: tuple[float, float] = (0.02, 80.0),
-    ) -> None:
-        super().__init__(decoder, feature_encoder, vae, orbits, num_frames, device, settings, SHOWN)
-        self.settings = settings
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, SHOWN)
+        self.settings = settings = setup.settings
+        self.unet, self.image_encoder = (setup.modules[n] for n in ("unet", "image_encoder"))
         self.lora = settings.lora_rank > 0 and settings.train_unet
         if self.lora:
-            add_lora(unet, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
-        trained: dict[str, nn.Module] = {}
-        self.frozen = nn.ModuleDict({"image_encoder": image_encoder, "vae": vae})
-        (trained if settings.train_unet else self.frozen)["unet"] = unet
-        (trained if settings.train_decoder else self.frozen).update(
-            {"decoder": decoder, "feature_encoder": feature_encoder}
-        )
-        self.modules = nn.ModuleDict(trained).to(device)
-        self.frozen.to(device).eval().requires_grad_(False)
-        self.unet, self.image_encoder = unet, image_encoder
+            add_lora(self.unet, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+        trained = ["unet"] * settings.train_unet
+        trained += ["decoder", "feature_encoder"] * settings.train_decoder
+        self.modules = setup.to_train(*trained)
+        frozen = {name: setup.frozen(name) for name in setup.modules if name not in trained}
+        self.frozen = nn.ModuleDict(frozen)
         self.levels = settings.noise_levels()
-        self.sigmas = karras_sigmas(settings.sample_steps, *sigma_range)
+        self.sigmas = karras_sigmas(settings.sample_steps, *setup.sigma_range)
 
     def gate(self, sigma: Tensor) -> Tensor:
         """Return the weight of L_3D in 0..1 at noise levels."""
@@ -127,27 +98,16 @@ class DistillTask(GeometryTask):
 
     def loss(self, batch: OrbitSamples) -> tuple[Tensor, dict[str, Tensor]]:
         pictures, encoded = self.encode(batch)
-        size, pose = len(batch), batch.pose
         latents = encoded * self.vae.config.scaling_factor
         with torch.no_grad():
             context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
-        # On the CPU: the code branches on it, and need not wait for the device.
-        kept = torch.rand(size) >= self.settings.drop_condition
-        levels = self.levels.draw(size)
-        gates = self.gate(levels) * kept
-        kept = kept.float().to(self.device, non_blocking=True)
-        sigma = levels.to(self.device, non_blocking=True)
-        noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        hints = make_hints(self.unet, self.vae, batch, pictures[:, -1], encoded[:, -1])
-        hints = hints and hints.hidden(kept)
-        reference = encoded[:, -1] * kept[:, None, None, None]
-        condition = Condition(reference, context * kept[:, None, None], hints)
         with torch.set_grad_enabled(self.settings.train_unet):
-            v = denoise(self.unet, noisy, sigma, pose, condition)
-        estimated = estimate(noisy, v, sigma)
-        squared = self.levels.squared(estimated, latents, sigma)
-        flat = (squared * self.levels.frame_weights(pose)).mean()
-
+            estimated, squared, levels, kept = estimate_latents(
+                self.unet, self.vae, self.levels, self.settings.drop_condition, batch,
+                pictures[:, -1], encoded, context,
+            )  # fmt: skip
+        flat = (squared * self.levels.frame_weights(batch.pose)).mean()
+        gates = self.gate(levels) * kept
         chosen = gates.nonzero()[:, 0].tolist()
         nothing = torch.full((), math.nan, device=self.device)
         if not chosen:
@@ -161,7 +121,7 @@ class DistillTask(GeometryTask):
         decoded = self.decode(given, pictures[chosen], samples.cameras())
         totals, parts = self.geometry(decoded, samples)
         gate = gates[chosen].to(totals)
-        loss = flat + self.settings.geometry_weight * (gate * totals).sum() / size
+        loss = flat + self.settings.geometry_weight * (gate * totals).sum() / len(batch)
         solid = (gate * totals.detach()).sum() / gate.sum()
         return loss, {"flat": flat.detach(), "geometry": solid} | parts
 
@@ -172,24 +132,20 @@ class DistillTask(GeometryTask):
         pictures, encoded = self.encode(shown)
         context = embed_for_cross_attention(self.image_encoder, pictures[:, -1])
         reference = encoded[:, -1]
-        hints = make_hints(self.unet, self.vae, shown, pictures[:, -1], reference)
-        condition = Condition(reference, context, hints)
-        latents = sample_latents(self.unet, shown.pose, condition, self.sigmas)
+        latents = sample_views(
+            self.unet, self.vae, self.sigmas, shown, pictures[:, -1], reference, context
+        )
         views = torch.stack([on_white(pictures), decode_views(self.vae, latents)], dim=1)
         given = keep_reference(latents, encoded * self.vae.config.scaling_factor)
         decoded = self.decode(given, pictures, shown.cameras())
         return {"views": views.flatten(0, 1), "renders": compare_renders(decoded, shown)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
-        if self.settings.train_unet:
-            unet = modules["unet"]
-            if self.lora:
-                save_lora(unet, directory / "lora")
-                unet = fuse_lora(unet)
-            unet.save_pretrained(directory / "unet")
-        if self.settings.train_decoder:
-            modules["decoder"].save_pretrained(directory / "decoder")
-            modules["feature_encoder"].save_pretrained(directory / "feature_encoder")
+        if self.lora:
+            save_lora(modules["unet"], directory / "lora")
+            fused = {"unet": fuse_lora(modules["unet"])}
+            modules = nn.ModuleDict({name: module for name, module in modules.items()} | fused)
+        save_components(modules, directory)
 
 
 def keep_reference(estimated: Tensor, true: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,15 +14,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gsv3d.errors import ModelError
-from gsv3d.lab.training.bank import OrbitBank
 from gsv3d.lab.training.batches import to_device
-from gsv3d.lab.training.edm import NoiseSettings, denoise, estimate, karras_sigmas, sample_latents
+from gsv3d.lab.training.edm import (
+    NoiseLevels,
+    NoiseSettings,
+    denoise,
+    estimate,
+    karras_sigmas,
+    sample_latents,
+)
 from gsv3d.lab.training.fields import Share
-from gsv3d.lab.training.hints import make_hints
+from gsv3d.lab.training.hints import Hinted, make_hints
 from gsv3d.lab.training.latents import Encoding, LatentCache, compute_in_memory, compute_on_disk
 from gsv3d.lab.training.log import on_white
 from gsv3d.lab.training.samples import Change
 from gsv3d.lab.training.sources import OrbitBatch, OrbitSource
+from gsv3d.lab.training.tasks.base import Setup, save_components
 from gsv3d.multiview.conditioning import (
     Condition,
     embed_for_cross_attention,
@@ -57,15 +64,7 @@ class MultiviewTask:
     """Unit-weight loss on v, log-normal noise levels, frames near the reference weighted less.
 
     Args:
-        unet: the UNet to train.
-        image_encoder: the image encoder; trained too, unless the settings freeze it.
-        vae: the frozen autoencoder.
-        orbits: the data.
-        num_frames: number of views of an orbit, T.
-        device: the models' device.
-        settings: options of the stage.
-        folder: the run's folder, where latents are kept.
-        sigma_range: smallest and largest noise level of drawn samples, the scheduler's.
+        setup: with ``unet``, ``image_encoder`` and ``vae``, which is frozen.
 
     Raises:
         ModelError: latents are to be kept on the disk, and there is no folder for them.
@@ -74,40 +73,22 @@ class MultiviewTask:
 
     name = "multiview"
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        image_encoder: nn.Module,
-        vae: AutoencoderKL,
-        orbits: OrbitBank,
-        num_frames: int,
-        device: torch.device,
-        settings: MultiviewSettings,
-        folder: Path | None = None,
-        sigma_range: tuple[float, float] = (0.02, 80.0),
-    ) -> None:
-        self.modules = nn.ModuleDict({"unet": unet, "image_encoder": image_encoder}).to(device)
-        image_encoder.requires_grad_(settings.train_image_encoder)
-        self.vae = vae.to(device).eval().requires_grad_(False)
-        self.device, self.drop_condition = device, settings.drop_condition
-        self.levels = settings.noise_levels()
-        self.sigmas = karras_sigmas(settings.sample_steps, *sigma_range)
-        self.images_per_sample = num_frames
-        channels = vae.config.in_channels
-        plain = OrbitSource(orbits, num_frames, channels, settings.static_until)
+    def __init__(self, setup: Setup) -> None:
+        settings = setup.settings
+        self.modules = setup.to_train("unet", "image_encoder")
+        self.modules["image_encoder"].requires_grad_(settings.train_image_encoder)
+        self.vae, self.device = setup.frozen("vae"), setup.device
+        self.drop_condition, self.levels = settings.drop_condition, settings.noise_levels()
+        self.sigmas = karras_sigmas(settings.sample_steps, *setup.sigma_range)
+        self.images_per_sample = setup.num_frames
+        channels = self.vae.config.in_channels
+        plain = OrbitSource(setup.orbits, setup.num_frames, channels, settings.static_until)
         # Drawn before the latents, which may take long: it fails if the orbits have too few views.
         self.shown = plain.draw(SHOWN, seed=0, progress=1.0)
-        cache = self._cache(settings.latents, orbits, settings.variants, channels, folder)
-        self.source = OrbitSource(orbits, num_frames, channels, settings.static_until, cache)
+        self.source = replace(plain, cache=self._cache(setup, channels))
 
-    def _cache(
-        self,
-        kind: str,
-        orbits: OrbitBank,
-        variants: int,
-        channels: int,
-        folder: Path | None,
-    ) -> LatentCache | None:
+    def _cache(self, setup: Setup, channels: int) -> LatentCache | None:
+        kind = setup.settings.latents
         if kind == "none":
             return None
 
@@ -117,12 +98,12 @@ class MultiviewTask:
         encoder = self.modules["image_encoder"]
         trained = any(p.requires_grad for p in encoder.parameters())
         kept = None if trained else encoder.eval()
-        encoding = Encoding(orbits, variants, change, self.vae, kept)
+        encoding = Encoding(setup.orbits, setup.settings.variants, change, self.vae, kept)
         if kind == "memory":
             return compute_in_memory(encoding)
-        if folder is None:
+        if setup.folder is None:
             raise ModelError("Latents on the disk need the run's folder.", "Use memory or none.")
-        return compute_on_disk(encoding, folder / "latents")
+        return compute_on_disk(encoding, setup.folder / "latents")
 
     def encode(self, batch: OrbitBatch) -> Tensor:
         """Return (B, T, L, h, w) modes, not scaled, of a batch's frames."""
@@ -134,28 +115,15 @@ class MultiviewTask:
         return encoded.unflatten(0, batch.pictures.shape[:2]).float()
 
     def loss(self, batch: OrbitBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        encoded = self.encode(batch)
-        size = len(encoded)
-        reference, latents = encoded[:, -1], encoded * self.vae.config.scaling_factor
-        context = batch.context
+        encoded, context = self.encode(batch), batch.context
         if context is None:
             context = embed_for_cross_attention(self.modules["image_encoder"], batch.reference)
-        # Drawn on the CPU like the noise levels, and copied without waiting for the device.
-        kept = (torch.rand(size) >= self.drop_condition).float()
-        kept = kept.to(self.device, non_blocking=True)
-        reference = reference * kept[:, None, None, None]
-        context = context * kept[:, None, None]
-        unet = self.modules["unet"]
-        hints = make_hints(unet, self.vae, batch, batch.reference, reference)
-        hints = hints and hints.hidden(kept)
-
-        sigma = self.levels.draw(size).to(self.device, non_blocking=True)
-        noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
-        condition = Condition(reference, context, hints)
-        v = denoise(unet, noisy, sigma, batch.pose, condition)
-        squared = self.levels.squared(estimate(noisy, v, sigma), latents, sigma)
+        _, squared, levels, _ = estimate_latents(
+            self.modules["unet"], self.vae, self.levels, self.drop_condition, batch,
+            batch.reference, encoded, context,
+        )  # fmt: skip
         loss = (squared * self.levels.frame_weights(batch.pose)).mean()
-        blind = (sigma > BLIND).float()[:, None]
+        blind = (levels > BLIND).float()[:, None].to(self.device, non_blocking=True)
         # Where no sample is blind this is 0 / 0, NaN, and the log leaves it out.
         mean = (squared.detach() * blind).mean(dim=1).sum() / blind.sum()
         return loss, {"blind": mean}
@@ -167,17 +135,67 @@ class MultiviewTask:
         pictures = shown.pictures
         reference = encode_reference(self.vae, pictures[:, -1]).float()
         context = embed_for_cross_attention(self.modules["image_encoder"], pictures[:, -1])
-        unet = self.modules["unet"]
-        hints = make_hints(unet, self.vae, shown, pictures[:, -1], reference)
-        condition = Condition(reference, context, hints)
-        latents = sample_latents(unet, shown.pose, condition, self.sigmas)
-        drawn = decode_views(self.vae, latents)
-        rows = torch.stack([on_white(pictures), drawn], dim=1)
+        drawn = sample_views(
+            self.modules["unet"], self.vae, self.sigmas, shown, pictures[:, -1], reference, context
+        )
+        rows = torch.stack([on_white(pictures), decode_views(self.vae, drawn)], dim=1)
         return {"views": rows.flatten(0, 1)}
 
     def export(self, modules: nn.ModuleDict, directory: Path) -> None:
-        modules["unet"].save_pretrained(directory / "unet")
-        modules["image_encoder"].save_pretrained(directory / "image_encoder")
+        save_components(modules, directory)
+
+
+def estimate_latents(
+    unet: nn.Module,
+    vae: AutoencoderKL,
+    levels: NoiseLevels,
+    drop_condition: float,
+    batch: Hinted,
+    pictures: Tensor | None,
+    encoded: Tensor,
+    context: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Let the UNet estimate B orbits' latents from noisy ones at drawn noise levels.
+
+    Args:
+        drop_condition: share of samples without the reference.
+        batch: the samples, with their poses and hints.
+        pictures: see ``make_hints``.
+        encoded: (B, T, L, h, w) modes, not scaled, the reference last.
+        context: (B, 1, D) embeddings of the references.
+
+    Returns:
+        (B, T, L, h, w) estimates; their (B, T) squared errors, weighted; on the CPU the (B,) noise
+        levels, and (B,) 1 for samples with the reference, else 0.
+    """
+    size, device = len(encoded), encoded.device
+    # Drawn on the CPU, where code can branch on them, and copied without waiting for the device.
+    kept = (torch.rand(size) >= drop_condition).float()
+    drawn = levels.draw(size)
+    shown, sigma = (values.to(device, non_blocking=True) for values in (kept, drawn))
+    hints = make_hints(unet, vae, batch, pictures, encoded[:, -1])
+    condition = Condition(
+        encoded[:, -1] * shown[:, None, None, None], context * shown[:, None, None],
+        hints and hints.hidden(shown),
+    )  # fmt: skip
+    latents = encoded * vae.config.scaling_factor
+    noisy = latents + sigma[:, None, None, None, None] * torch.randn_like(latents)
+    estimated = estimate(noisy, denoise(unet, noisy, sigma, batch.pose, condition), sigma)
+    return estimated, levels.squared(estimated, latents, sigma), drawn, kept
+
+
+def sample_views(
+    unet: nn.Module,
+    vae: AutoencoderKL,
+    sigmas: Tensor,
+    batch: Hinted,
+    pictures: Tensor,
+    reference: Tensor,
+    context: Tensor,
+) -> Tensor:
+    """Sample B orbits' scaled latents from (B, C, H, W) references, their latents and contexts."""
+    hints = make_hints(unet, vae, batch, pictures, reference)
+    return sample_latents(unet, batch.pose, Condition(reference, context, hints), sigmas)
 
 
 def decode_views(vae: AutoencoderKL, latents: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch import nn
 from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
-from gsv3d.lab.training.stages import CLASSES
 from gsv3d.lab.training.tasks import DecoderSettings, DecoderTask, DistillSettings, DistillTask
 from gsv3d.lab.training.tasks.distill import add_lora, fuse_lora
 from gsv3d.multiview import SV3DUNetSpatioTemporalConditionModel
@@ -34,11 +34,9 @@ def orbits():
 
 def distill(orbits, volume: bool = False, **options) -> DistillTask:
     torch.manual_seed(0)
-    names = ("unet", "image_encoder", "decoder", "feature_encoder", "vae")
     config = tiny.with_volume() if volume else tiny.CONFIG
-    modules = [build(config, name) for name in names]
     settings = DistillSettings(**({"lora_rank": 2, "num_novel": 1} | options))
-    return DistillTask(*modules, orbits, 4, CPU, settings)
+    return DistillTask(tiny.setup(orbits, settings, config))
 
 
 def shaken(unet: nn.Module) -> nn.Module:
@@ -204,20 +202,15 @@ def test_l_3d_alone_goes_down_through_lora(monkeypatch) -> None:
     props = (ellipsoid_orbit(novel=6, axes=axes, seed=i) for i, axes in enumerate(shapes))
     orbits = tiny.bank_of(*props)
     torch.manual_seed(0)
-    modules = {name: build(tiny.CONFIG, name) for name in CLASSES}
     # The decoder must read the latents: only they tell the three props apart.
-    first = DecoderTask(
-        modules["decoder"], modules["feature_encoder"], modules["vae"].eval(), orbits, 4, CPU,
-        DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.2),
-    )  # fmt: skip
+    setup = tiny.setup(orbits, DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.2))
+    first = DecoderTask(setup)
     fit(first.modules, lambda: first.loss(first.source.draw(3, 0, 0.0))[0], 80, 4e-3)
-    task = DistillTask(
-        modules["unet"], modules["image_encoder"], modules["decoder"], modules["feature_encoder"],
-        modules["vae"], orbits, 4, CPU, DistillSettings(
-            lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0, log_sigma_std=0.0,
-            gate_full=50.0, gate_none=100.0, num_input=0,
-        ),
+    settings = DistillSettings(
+        lora_rank=8, drop_condition=0.0, log_sigma_mean=0.0, log_sigma_std=0.0, gate_full=50.0,
+        gate_none=100.0, num_input=0,
     )  # fmt: skip
+    task = DistillTask(replace(setup, settings=settings))
     monkeypatch.setattr(
         NoiseLevels, "squared", lambda self, estimated, latents, sigma: 0 * estimated[..., 0, 0, 0]
     )

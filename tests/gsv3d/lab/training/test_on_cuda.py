@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from gsv3d.lab.training.batches import to_device
-from gsv3d.lab.training.config import build
 from gsv3d.lab.training.loop import Schedule, Trainer
 from gsv3d.lab.training.machine import matrix_rate
 from gsv3d.lab.training.sources import OrbitSource, ViewSource
@@ -31,11 +30,10 @@ CARD = torch.device("cuda", 0)
 
 def multiview(where: str) -> MultiviewTask:
     torch.manual_seed(0)
-    modules = [build(tiny.CONFIG, name) for name in ("unet", "image_encoder", "vae")]
-    orbits = tiny.bank_of(ellipsoid_orbit())
-    if where == "latents in memory":
-        return MultiviewTask(*modules, orbits, 4, CARD, MultiviewSettings(latents="memory"))
-    return MultiviewTask(*modules, orbits.copy_to(CARD), 4, CARD, MultiviewSettings())
+    orbits, kept = tiny.bank_of(ellipsoid_orbit()), where == "latents in memory"
+    settings = MultiviewSettings(latents="memory" if kept else "none")
+    orbits = orbits if kept else orbits.copy_to(CARD)
+    return MultiviewTask(tiny.setup(orbits, settings, device=CARD))
 
 
 @pytest.mark.parametrize("where", ["latents in memory", "orbits on the card"])
@@ -62,8 +60,8 @@ def test_compiled_and_plain_networks_train_alike(tmp_path: Path) -> None:
     curves = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        orbits = [ellipsoid_orbit(novel=0)]
-        task = AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CARD, AutoencoderSettings())
+        orbits = tiny.bank_of(ellipsoid_orbit(novel=0))
+        task = AutoencoderTask(tiny.setup(orbits, AutoencoderSettings(), device=CARD))
         plan = Schedule(steps=12, batch_size=8, compile=compiled, warmup=1)
         output = tmp_path / str(compiled)
         Trainer(task, plan, output, 0, CARD).run()

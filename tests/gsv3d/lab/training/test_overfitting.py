@@ -48,10 +48,8 @@ def test_the_decoder_overfits_one_prop_to_30_db_at_views_it_never_saw() -> None:
     torch.manual_seed(0)
     wider = tiny.CONFIG.components["decoder"] | {"dim": 64, "scale_max": 0.08}
     config = replace(tiny.CONFIG, components=tiny.CONFIG.components | {"decoder": wider})
-    task = DecoderTask(
-        build(config, "decoder"), build(config, "feature_encoder"), build(config, "vae").eval(),
-        bank, 4, CPU, DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.1),
-    )  # fmt: skip
+    settings = DecoderSettings(corruption=0.0, blur=0.0, pixel_weight=0.1)
+    task = DecoderTask(tiny.setup(bank, settings, config))
 
     def loss() -> torch.Tensor:
         chosen = rng.choice(seen, 3, replace=False).tolist()
@@ -81,10 +79,8 @@ def test_the_multiview_model_overfits_one_orbit() -> None:
     with torch.no_grad():
         modes = vae.encode(picture_tensor(pictures, 4)).latent_dist.mode()
         normalize_latents(vae, modes.mean(dim=(0, 2, 3)), modes.std(dim=(0, 2, 3)))
-    task = MultiviewTask(
-        build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), vae, bank, 4, CPU,
-        MultiviewSettings(drop_condition=0.0, log_sigma_mean=0.5),
-    )  # fmt: skip
+    settings = MultiviewSettings(drop_condition=0.0, log_sigma_mean=0.5)
+    task = MultiviewTask(tiny.setup(bank, settings, vae=vae))
     one = task.source.draw(1, 0, 0.0)
     latents = task.encode(one)
     batch = OrbitBatch(

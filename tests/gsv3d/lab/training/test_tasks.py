@@ -60,23 +60,13 @@ def task_of(stage: str, **options: float):
     orbits = tiny.bank_of(*(tiny.ball_orbit(f"ball{i}", seed=i) for i in range(2)))
     torch.manual_seed(0)
     if stage == "autoencoder":
-        settings = AutoencoderSettings(**options)
-        return AutoencoderTask(build(tiny.CONFIG, "vae"), orbits, CPU, settings)
+        return AutoencoderTask(tiny.setup(orbits, AutoencoderSettings(**options)))
     if stage == "multiview":
-        return MultiviewTask(
-            build(tiny.CONFIG, "unet"), build(tiny.CONFIG, "image_encoder"), fresh_vae(), orbits, 4,
-            CPU, MultiviewSettings(drop_condition=0.0, **options),
-        )  # fmt: skip
-    decoder = build(tiny.with_volume() if stage == "volume" else tiny.CONFIG, "decoder")
-    return DecoderTask(
-        decoder,
-        build(tiny.CONFIG, "feature_encoder"),
-        fresh_vae(),
-        orbits,
-        4,
-        CPU,
-        DecoderSettings(**{"num_novel": 1} | options),
-    )
+        settings = MultiviewSettings(drop_condition=0.0, **options)
+        return MultiviewTask(tiny.setup(orbits, settings))
+    config = tiny.with_volume() if stage == "volume" else tiny.CONFIG
+    settings = DecoderSettings(**{"num_novel": 1} | options)
+    return DecoderTask(tiny.setup(orbits, settings, config))
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "multiview", "decoder", "volume"])
