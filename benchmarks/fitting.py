@@ -34,10 +34,9 @@ from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import render_views
 from gsv3d.lab.evaluation.generating import PeakMemory
+from gsv3d.lab.evaluation.pictures import RasterizedScene
 from gsv3d.lab.evaluation.protocol import choose_objects, plan_object
-from gsv3d.lab.rasterizing import load_prop, surfaces
-from gsv3d.lab.rasterizing.lighting import load_baked_environments, make_lights
-from gsv3d.lab.rasterizing.orbits import Surface, draw
+from gsv3d.lab.rasterizing import surfaces
 from gsv3d.lifting import LiftSettings, LossWeights, crop, lift_to_mesh
 from gsv3d.meshing import TexturedMesh
 from gsv3d.meshing.preview import rasterize_mesh
@@ -59,11 +58,6 @@ LOSSES = {
     "the worst 5 % of the pixels trimmed": ["trim=0.05"],
     "the worst 20 % of the pixels trimmed": ["trim=0.2"],
 }
-
-
-def draw_views(surface: Surface, cameras: Any, lights: Any) -> np.ndarray:
-    with torch.inference_mode():
-        return draw(surface, cameras, lights).rgba.numpy()
 
 
 def place_unseen(elevation_deg: float, args: argparse.Namespace) -> Cameras:
@@ -101,18 +95,13 @@ def save_sheet(
 
 def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[float]:
     """Fit an object, and return the values of ``COLUMNS``."""
-    plan, prop = plan_object(0, name), load_prop(path)
+    plan, scene = plan_object(0, name), RasterizedScene()
     around = orbit(static_azimuths_deg(args.views), plan.elevation_deg, size=args.size)
     unseen = place_unseen(plan.elevation_deg, args)
     both = torch.cat([around.viewmats, unseen.viewmats]).double().numpy()
-    points = prop.vertices.astype(np.float64)
+    points = scene.load(path, plan)
     transform, extent = normalizing_transform(points, plan.yaw_deg, both, FOV_DEG)
-    surface = Surface(prop, transform, torch.device("cpu"))
-    environments = load_baked_environments()
-    lights = make_lights(
-        environments[int(plan.light_choice * len(environments))], plan.light_yaw_deg
-    )
-    pictures, truth = draw_views(surface, around, lights), draw_views(surface, unseen, lights)
+    pictures, truth = scene.draw(transform, around), scene.draw(transform, unseen)
 
     memory = PeakMemory()
     memory.start()
@@ -135,7 +124,8 @@ def measure(path: Path, name: str, settings: LiftSettings, args: Any) -> list[fl
         image_metrics.Views(color / 255.0, mask), image_metrics.Views.of_rgba(truth)
     )
     own = sample_shape(mesh.vertices / extent, mesh.faces, 0)
-    other = sample_shape(surface.vertices.numpy() / extent, prop.faces, 1)
+    vertices, faces = scene.triangles(transform)
+    other = sample_shape(vertices / extent, faces, 1)
     distance = shape_metrics.surface_distance(own[0], other[0])
     if args.pictures:
         save_sheet(args.pictures / f"{name}.png", truth, color, mesh, unseen)

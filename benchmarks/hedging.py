@@ -44,8 +44,7 @@ def measure_object(pipe: Any, truth: dict[str, np.ndarray], steps: int) -> list[
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
     )
-    framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    gaussians = normalize_gaussians(out.gaussians, framing)
+    gaussians = normalize_gaussians(out.gaussians, Framing.of(truth))
     points = surfaces.sample_surface(
         truth["vertices"], truth["faces"], POINTS, np.random.default_rng(0)
     )

@@ -27,7 +27,7 @@ from gsv3d.errors import GSV3DError
 from gsv3d.generation import GenerationResult, generate
 from gsv3d.lab.evaluation import image_metrics, shape_metrics
 from gsv3d.lab.evaluation.gaussians import normalize_gaussians, render_views
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, place_unseen_cameras
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.lab.rasterizing import surfaces
 from gsv3d.meshing import TexturedMesh
@@ -45,9 +45,9 @@ def list_truths(report: Path) -> list[Path]:
 
 def measure(result: GenerationResult, truth: dict[str, np.ndarray]) -> list[float]:
     elevation = float(truth["elevation_deg"])
-    framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    unseen = orbit(*list_unseen_views(elevation), size=truth["views"].shape[1], distance=DISTANCE)
-    drawn, mask = render_views(normalize_gaussians(result.gaussians, framing), unseen)
+    unseen = place_unseen_cameras(elevation, truth["views"].shape[1])
+    gaussians = normalize_gaussians(result.gaussians, Framing.of(truth))
+    drawn, mask = render_views(gaussians, unseen)
     scores = image_metrics.compare_views(
         image_metrics.Views(drawn / 255.0, mask), image_metrics.Views.of_rgba(truth["views"])
     )

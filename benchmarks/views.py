@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 from refining import list_truths
 
-from gsv3d.cameras import orbit, views_deg
+from gsv3d.cameras import views_deg
 from gsv3d.lab.evaluation import image_metrics
 from gsv3d.lab.evaluation.gaussians import normalize_gaussians, render_views
 from gsv3d.lab.evaluation.image_metrics import Views
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, place_unseen_cameras
 from gsv3d.lab.evaluation.store import load_arrays
 from gsv3d.lifting.model_views import NEAR_WHITE
 from gsv3d.models import load_pipeline
@@ -87,11 +87,8 @@ def measure_object(pipe: Any, truth: dict[str, np.ndarray], arm: Arm) -> list[fl
     own = Views.resized(pictures, (pictures < 255 - NEAR_WHITE).any(axis=-1), size)
     around = Views.resized(*render_views(out.gaussians, out.cameras.resized(size)), size)
     agree = image_metrics.compare_views(around[:-1], own[:-1])
-    framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    cameras = orbit(*list_unseen_views(elevation), size=size, distance=DISTANCE)
-    unseen = Views.resized(
-        *render_views(normalize_gaussians(out.gaussians, framing), cameras), size
-    )
+    placed = normalize_gaussians(out.gaussians, Framing.of(truth))
+    unseen = Views.resized(*render_views(placed, place_unseen_cameras(elevation, size)), size)
     scores = image_metrics.compare_views(unseen, Views.of_rgba(truth["views"]))
     return [agree.psnr.mean(), scores.psnr.mean(), scores.mask_iou.mean(), seconds]
 

@@ -9,7 +9,7 @@ the Gaussians begin, as many as they stay, on the visual hull of the views' mask
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from gsv3d.cameras import DISTANCE as REFERENCE_DISTANCE
 from gsv3d.cameras import Cameras, orbit, static_azimuths_deg
 from gsv3d.gaussians import Gaussians
 from gsv3d.lab.evaluation.generating import Generated
-from gsv3d.lab.evaluation.protocol import DISTANCE, Framing, list_unseen_views
+from gsv3d.lab.evaluation.protocol import Framing, place_unseen_cameras
 from gsv3d.lifting import LiftSettings, LossWeights, Views
 from gsv3d.lifting.model_views import lift_model_views
 from gsv3d.rendering import render
@@ -30,6 +30,10 @@ CENTERS = 4096
 
 SOLID = 0.5
 """Gaussians of a lower opacity are no surface."""
+
+FITTED, FIT_STEPS, FIT_SIZE = 1000, 80, 48
+"""Of a fit: number of Gaussians; steps of Adam, all views in each; pixels of the views, which are
+reduced to them where they are larger."""
 
 
 def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
@@ -68,7 +72,7 @@ def render_generated(
         (n, 3) float32 centers of solid Gaussians in the object's world.
     """
     arrays: dict[str, np.ndarray] = {}
-    unseen = orbit(*list_unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    unseen = place_unseen_cameras(elevation_deg, size)
     around = None
     if generated.frames is not None and generated.frame_masks is not None:
         arrays["frames"], arrays["frames_mask"] = generated.frames, generated.frame_masks
@@ -108,47 +112,22 @@ def find_solid_centers(gaussians: Gaussians) -> np.ndarray:
     return centers.float().cpu().numpy()
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """Settings of a fit of Gaussians.
+def fit_gaussians(colors: Tensor, masks: Tensor, cameras: Cameras, seed: int = 0) -> Gaussians:
+    """Fit Gaussians to (V, H, W, 3) views in 0..1 on white and their (V, H, W) bool masks.
 
-    Attributes:
-        count: number of Gaussians.
-        iterations: iterations of Adam, all views in each.
-        size: pixels the views are reduced to, where they are larger.
-        mask_weight: weight of alpha's squared error beside the colors'.
+    The cameras are on the views' device; the seed chooses where the Gaussians begin.
     """
-
-    count: int = 1000
-    iterations: int = 80
-    size: int = 48
-    mask_weight: float = 0.5
-
-
-def fit_gaussians(
-    colors: Tensor, masks: Tensor, cameras: Cameras, settings: FitSettings, seed: int = 0
-) -> Gaussians:
-    """Fit Gaussians to views.
-
-    Args:
-        colors: (V, H, W, 3) in 0..1 on white.
-        masks: (V, H, W) bool.
-        cameras: V of that size, on the views' device.
-        settings: settings of the fit.
-        seed: seed of where the Gaussians begin.
-    """
-    alpha = masks.to(colors)
     lifting = LiftSettings(
-        count=settings.count,
-        most=settings.count,
-        stages=((settings.size, settings.iterations),),
+        count=FITTED,
+        most=FITTED,
+        stages=((FIT_SIZE, FIT_STEPS),),
         batch=len(masks),
-        weights=LossWeights(ssim=0.0, mask=settings.mask_weight, normal=0.0, depth=0.0),
+        weights=LossWeights(ssim=0.0, mask=0.5, normal=0.0, depth=0.0),
         densify=(1.0, 0.0),
         agreement=0.0,  # views that contradict each other have no common hull
         seed=seed,
     )
-    return lift_model_views(Views.on_white(colors, alpha, cameras), lifting)
+    return lift_model_views(Views.on_white(colors, masks.to(colors), cameras), lifting)
 
 
 def fit_halves(
@@ -159,7 +138,6 @@ def fit_halves(
     orbit_elevation_deg: float,
     size: int,
     device: torch.device,
-    settings: FitSettings | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit Gaussians to the even and to the odd views, and render both as ``render_generated`` does.
 
@@ -171,25 +149,23 @@ def fit_halves(
         orbit_elevation_deg: elevation of the views: what the model took the reference's for.
         size: size of the renders.
         device: device of the fit.
-        settings: settings of the fit.
 
     Returns:
         ``fit0_views``, ``fit0_views_mask``, ``fit0_frames``, ``fit0_frames_mask``,
         ``fit0_centers``, and the same of ``fit1``.
     """
-    settings = settings or FitSettings()
     azimuths = static_azimuths_deg(len(frames))
-    own = min(settings.size, frames.shape[1])
+    own = min(FIT_SIZE, frames.shape[1])
     around = orbit(azimuths, orbit_elevation_deg, size=own, distance=REFERENCE_DISTANCE).to(device)
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(device) / 255
     pictures = F.adaptive_avg_pool2d(pictures, own).permute(0, 2, 3, 1)
     covered = torch.from_numpy(masks)[:, None].float().to(device)
     covered = F.adaptive_avg_pool2d(covered, own)[:, 0] > 0.5
-    unseen = orbit(*list_unseen_views(elevation_deg), size=size, distance=DISTANCE)
+    unseen = place_unseen_cameras(elevation_deg, size)
     rendered_around = orbit(azimuths, orbit_elevation_deg, size=size, distance=REFERENCE_DISTANCE)
     arrays: dict[str, np.ndarray] = {}
     for half in (0, 1):
         chosen = list(range(half, len(frames), 2))
-        fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], settings, half)
+        fitted = fit_gaussians(pictures[chosen], covered[chosen], around[chosen], half)
         arrays |= _render_arrays(f"fit{half}", fitted, framing, unseen, rendered_around)
     return arrays

@@ -136,7 +136,7 @@ class Clip:
         self._model, self._device = model, device
         tokens = tokenizer(list(PROMPTS), padding=True, return_tensors="pt").to(device)
         with torch.no_grad():
-            self._prompts = _scale_to_unit(_get_embedding(model.get_text_features(**tokens)))
+            self._prompts = _scale_to_unit(model.get_text_features(**tokens).pooler_output)
         self._temperature = float(model.logit_scale.detach().exp())
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class Clip:
                 batch, (size, size), mode="bicubic", antialias=True
             ).clamp(0, 1)
             features = self._model.get_image_features(pixel_values=(batch - mean) / std)
-            return _scale_to_unit(_get_embedding(features))
+            return _scale_to_unit(features.pooler_output)
 
         return _run_in_batches(embed, self._device, pictures)
 
@@ -188,11 +188,6 @@ def _run_in_batches(
     ]
     batches = zip(*(tensor.split(BATCH) for tensor in tensors), strict=True)
     return np.concatenate([function(*(part.to(device) for part in batch)) for batch in batches])
-
-
-def _get_embedding(output: Any) -> Any:
-    """Return the embedding, which transformers 5 has within an output and 4 had bare."""
-    return getattr(output, "pooler_output", output)
 
 
 def _scale_to_unit(features: Any) -> np.ndarray:

@@ -19,12 +19,11 @@ from gsv3d.errors import DataError
 from gsv3d.lab.datasets.light import choose_environment, encode_straight_srgb
 from gsv3d.lab.datasets.orbits import normalizing_transform
 from gsv3d.lab.evaluation.protocol import (
-    DISTANCE,
     Case,
     EvaluationSettings,
     ObjectPlan,
     find_framing,
-    list_unseen_views,
+    place_unseen_cameras,
 )
 from gsv3d.lab.evaluation.store import load_mesh, save_arrays
 from gsv3d.lab.processes import silence_standard_output
@@ -189,11 +188,7 @@ class MeshTask:
 
 
 class Drawer:
-    """A callable that draws the pictures of tasks, in a worker process.
-
-    Args:
-        settings: settings of the pictures.
-    """
+    """A callable that draws the pictures of tasks, in a worker process."""
 
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings, self._scene = settings, make_scene(settings)
@@ -204,8 +199,8 @@ class Drawer:
             if isinstance(task, TruthTask):
                 self._draw_truth(task)
             else:
-                azimuths, elevations = list_unseen_views(task.case.plan.elevation_deg)
-                cameras = orbit(azimuths, elevations, size=self._settings.size, distance=DISTANCE)
+                elevation = task.case.plan.elevation_deg
+                cameras = place_unseen_cameras(elevation, self._settings.size)
                 views = self._scene.draw_unlit(load_mesh(task.mesh), cameras)
                 save_arrays(task.output, views=views)
         except ValueError as error:
@@ -230,9 +225,7 @@ class Drawer:
         if not task.output.exists():
             picture = scene.draw(transform, reference)[0]
             vertices, faces = scene.triangles(unit)
-            azimuths, elevations = list_unseen_views(plan.elevation_deg)
-            cameras = orbit(azimuths, elevations, size=settings.size, distance=DISTANCE)
-            views = scene.draw(unit, cameras)
+            views = scene.draw(unit, place_unseen_cameras(plan.elevation_deg, settings.size))
             if not (picture[..., 3] > 127).any() or not (views[..., 3] > 127).any():
                 raise ValueError("it is too thin to be seen")
             save_arrays(

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gsv3d.cameras import FOV_DEG
+from gsv3d.cameras import FOV_DEG, Cameras, orbit
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.orbits import object_rng
 from gsv3d.preprocessing import FILL
@@ -22,13 +22,7 @@ DISTANCE = 3.0
 ELEVATION_RANGE = (-5.0, 30.0)
 """Elevations of the reference views in degrees, as of training orbits (SV3D, appendix B)."""
 
-RENDERERS = ("cycles", "rasterizer")
-"""Blender's Cycles; or the project's own rasterizer, which needs no Blender."""
-
 _FRAMING_STEPS = 60
-
-PARTS = ("a", "b")
-"""Halves of the objects: choices are made on one and reported on the other."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +32,9 @@ class EvaluationSettings:
     Attributes:
         seed: seed of the draw of objects, and of yaw, elevation and light of every object.
         size: size of the unseen views in pixels, 32..1024.
-        input_size: size of the reference picture in pixels, 64..2048.
+        input_size: size of the reference picture in pixels.
         samples: Cycles samples a pixel of the lit pictures.
-        renderer: one of ``RENDERERS``.
+        renderer: "cycles", Blender's; or "rasterizer", the project's own, which needs no Blender.
     """
 
     seed: int = 0
@@ -50,18 +44,9 @@ class EvaluationSettings:
     renderer: str = "cycles"
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("seed", 0, 2**31 - 1),
-            ("size", 32, 1024),
-            ("input_size", 64, 2048),
-            ("samples", 1, 4096),
-        ):
+        for name, low, high in (("seed", 0, 2**31 - 1), ("size", 32, 1024)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be {low}..{high}.")
-        if self.renderer not in RENDERERS:
-            raise ValueError(
-                f"renderer is {self.renderer!r}, but must be one of {', '.join(RENDERERS)}."
-            )
 
 
 @dataclass(frozen=True)
@@ -147,18 +132,16 @@ def choose_objects(objects: Sequence[ObjectFile], count: int, seed: int) -> list
 
 
 def choose_part(objects: Sequence[ObjectFile], part: str | None, seed: int) -> list[ObjectFile]:
-    """Return one of two halves drawn by the seed, sorted by name; all when ``part`` is None.
+    """Return one of two halves, "a" or "b", drawn by the seed, sorted by name; all for None.
 
     Raises:
-        ValueError: another part, or none is left in it.
+        ValueError: none is left in it.
     """
     ordered = sorted(objects, key=lambda item: item.name)
     if part is None:
         return ordered
-    if part not in PARTS:
-        raise ValueError(f"part is '{part}', but must be {' or '.join(PARTS)}.")
     order = np.random.default_rng([seed, 81]).permutation(len(ordered))
-    kept = order[PARTS.index(part) :: 2]
+    kept = order["ab".index(part) :: 2]
     if not len(kept):
         raise ValueError(f"part {part} of {len(ordered)} objects is empty.")
     return [ordered[i] for i in sorted(kept)]
@@ -189,6 +172,11 @@ def list_unseen_views(reference_elevation_deg: float) -> tuple[list[float], list
     return [view[0] for view in kept], [view[1] for view in kept]
 
 
+def place_unseen_cameras(reference_elevation_deg: float, size: int) -> Cameras:
+    """Return the cameras of the views that are compared."""
+    return orbit(*list_unseen_views(reference_elevation_deg), size=size, distance=DISTANCE)
+
+
 @dataclass(frozen=True)
 class Framing:
     """Place of the true object in the world that a model answers in.
@@ -206,6 +194,11 @@ class Framing:
 
     scale: float
     shift: np.ndarray
+
+    @classmethod
+    def of(cls, truth: Mapping[str, np.ndarray]) -> Framing:
+        """Return the framing of a true object's arrays."""
+        return cls(float(truth["framing_scale"]), truth["framing_shift"])
 
     def matrix(self) -> np.ndarray:
         """Return it as a (4, 4) float64 matrix."""

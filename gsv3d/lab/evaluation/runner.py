@@ -13,7 +13,7 @@ import numpy as np
 from gsv3d.devices import choose_device
 from gsv3d.errors import Cancelled, GSV3DError
 from gsv3d.lab.evaluation.baselines import EMPTY, FROM_THE_PICTURE, RETRIEVAL
-from gsv3d.lab.evaluation.gaussians import FitSettings, fit_halves, render_generated
+from gsv3d.lab.evaluation.gaussians import fit_halves, render_generated
 from gsv3d.lab.evaluation.generating import ModelGenerator
 from gsv3d.lab.evaluation.measuring import MeasureTask, make_measurer, read_measures
 from gsv3d.lab.evaluation.pictures import Drawer, MeshTask, TruthTask
@@ -44,7 +44,6 @@ def run_evaluation(
     workers: int = 1,
     retriever: Retriever | None = None,
     fits: int = 0,
-    fit_settings: FitSettings | None = None,
 ) -> dict[str, str]:
     """Make all that is missing.
 
@@ -55,7 +54,6 @@ def run_evaluation(
         workers: processes that render and measure.
         retriever: needed when the evaluation has a library.
         fits: objects, drawn by the seed, to whose halves of views Gaussians are fitted.
-        fit_settings: settings of these fits; None is the default.
 
     Returns:
         Why cases failed, by name. A case whose true object cannot be rendered is left out of all
@@ -71,7 +69,7 @@ def run_evaluation(
             if failure:
                 failures[case.name] = failure
         report("generating meshes", done, len(usable))
-    _fit_halves(evaluation, usable, fits, fit_settings, report)
+    _fit_halves(evaluation, usable, fits, report)
     failures |= _render_meshes(evaluation, usable, report, workers)
     _measure(evaluation, usable, report, workers)
     return failures
@@ -180,8 +178,7 @@ def _generate(
         write_json(record, {"failure": str(error)})
         return f"{case.name}: {error}"
     # Not in the processes that draw the rest: the model's card is here.
-    framing = Framing(float(truth["framing_scale"]), truth["framing_shift"])
-    rendered = render_generated(generated, framing, elevation, evaluation.settings.size)
+    rendered = render_generated(generated, Framing.of(truth), elevation, evaluation.settings.size)
     save_arrays(evaluation.path("generated", case, run), **rendered)
     pose = None if generated.pose is None else asdict(generated.pose)
     cost = {name: getattr(generated, name) for name in ("seconds", "process_mib", "card_mib")}
@@ -191,13 +188,7 @@ def _generate(
     return None
 
 
-def _fit_halves(
-    evaluation: Evaluation,
-    cases: Sequence[Case],
-    fits: int,
-    settings: FitSettings | None,
-    report: Report,
-) -> None:
+def _fit_halves(evaluation: Evaluation, cases: Sequence[Case], fits: int, report: Report) -> None:
     """Add Gaussians fitted to halves of the views to answers of some objects."""
     main = [case for case in cases if case.elevation_of is None]
     rng = np.random.default_rng([evaluation.settings.seed, 82])
@@ -217,12 +208,11 @@ def _fit_halves(
         fitted = fit_halves(
             arrays["frames"],
             arrays["frames_mask"],
-            Framing(float(truth["framing_scale"]), truth["framing_shift"]),
+            Framing.of(truth),
             elevation,
             elevation if pose is None else pose["elevation_deg"],
             evaluation.settings.size,
             choose_device(),
-            settings,
         )
         save_arrays(path, **arrays, **fitted)
         report("fitting halves of the views", done, len(jobs))

@@ -8,14 +8,19 @@ import pytest
 import torch
 
 from gsv3d.cameras import orbit, static_azimuths_deg
-from gsv3d.lab.evaluation.gaussians import FitSettings, fit_gaussians, fit_halves
+from gsv3d.lab.evaluation import gaussians
+from gsv3d.lab.evaluation.gaussians import fit_gaussians, fit_halves
 from gsv3d.lab.evaluation.image_metrics import psnr
 from gsv3d.lab.evaluation.protocol import Framing
 from gsv3d.lab.evaluation.shape_metrics import surface_distance
 from gsv3d.rendering import render
 from tests.gsv3d.lifting.scenes import look_around, paint_ball
 
-SMALL = FitSettings(count=250, iterations=30, size=24)
+
+@pytest.fixture(autouse=True)
+def quick_fits(monkeypatch) -> None:
+    for name, value in (("FITTED", 250), ("FIT_STEPS", 30), ("FIT_SIZE", 24)):
+        monkeypatch.setattr(gaussians, name, value)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +30,14 @@ def views() -> tuple[np.ndarray, np.ndarray]:
     return color, (output.alpha[..., 0] > 0.5).numpy()
 
 
-def test_a_fit_shows_its_views_and_is_where_the_object_is(views) -> None:
+def test_a_fit_shows_its_views_and_is_where_the_object_is(views, monkeypatch) -> None:
     cameras = orbit(static_azimuths_deg(8), 10.0, size=24)
     colors = torch.from_numpy(views[0]).float() / 255
     masks = torch.from_numpy(views[1])
-    start = fit_gaussians(colors, masks, cameras, FitSettings(250, 0, 24))
-    fitted = fit_gaussians(colors, masks, cameras, SMALL)
+    fitted = fit_gaussians(colors, masks, cameras)
+    torch.testing.assert_close(fit_gaussians(colors, masks, cameras).means, fitted.means)
+    monkeypatch.setattr(gaussians, "FIT_STEPS", 0)
+    start = fit_gaussians(colors, masks, cameras)
     unseen = orbit([22.5, 200.0], 30.0, size=24)
     true = render(paint_ball(), unseen, background=(1.0, 1.0, 1.0)).color.numpy()
     scores = [
@@ -39,18 +46,16 @@ def test_a_fit_shows_its_views_and_is_where_the_object_is(views) -> None:
     ]
     assert scores[1] > 20 and scores[1] > scores[0] + 5
     assert fitted.means.norm(dim=1).quantile(0.95) < 0.5
-    again = fit_gaussians(colors, masks, cameras, SMALL)
-    torch.testing.assert_close(again.means, fitted.means)
 
 
 def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
     color, masks = views
     device = torch.device("cpu")
     framing = Framing(0.7, np.zeros(3))
-    same = fit_halves(color, masks, framing, 10.0, 10.0, 24, device, SMALL)
+    same = fit_halves(color, masks, framing, 10.0, 10.0, 24, device)
     mixed = color.copy()
     mixed[1::2] = 255 - mixed[1::2]  # the odd views show another ball
-    other = fit_halves(mixed, masks, framing, 10.0, 10.0, 24, device, SMALL)
+    other = fit_halves(mixed, masks, framing, 10.0, 10.0, 24, device)
 
     def agreement(arrays: dict[str, np.ndarray]) -> float:
         return psnr(arrays["fit0_views"] / 255, arrays["fit1_views"] / 255)
@@ -64,12 +69,11 @@ def test_halves_of_one_object_agree_more_than_those_of_two(views) -> None:
 
 def test_views_are_fitted_at_the_elevation_they_were_made_for(views) -> None:
     color, masks = views
-    few = FitSettings(count=100, iterations=4, size=24)
 
     def frames(elevation: float, made_at: float) -> np.ndarray:
         framing = Framing(1.0, np.zeros(3))
         device = torch.device("cpu")
-        return fit_halves(color, masks, framing, elevation, made_at, 24, device, few)["fit0_frames"]
+        return fit_halves(color, masks, framing, elevation, made_at, 24, device)["fit0_frames"]
 
     np.testing.assert_array_equal(frames(-5.0, 10.0), frames(10.0, 10.0))
     assert (frames(10.0, 10.0) != frames(10.0, 40.0)).any()

@@ -72,8 +72,6 @@ def test_halves_are_drawn_by_the_seed_and_make_the_whole() -> None:
     assert choose_part(OBJECTS[:1], "a", 0) == OBJECTS[:1]
     with pytest.raises(ValueError, match="is empty"):
         choose_part(OBJECTS[:1], "b", 0)
-    with pytest.raises(ValueError, match="must be a or b"):
-        choose_part(OBJECTS, "c", 0)
 
 
 def test_a_case_at_an_elevation_differs_in_nothing_else() -> None:
@@ -95,9 +93,7 @@ def test_a_count_below_one_is_named() -> None:
         choose_objects(OBJECTS, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": -1}, {"size": 8}, {"samples": 0}, {"renderer": "eevee"}]
-)
+@pytest.mark.parametrize("change", [{"seed": -1}, {"size": 8}])
 def test_settings_out_of_bounds_are_named(change) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         EvaluationSettings(**change)

@@ -12,7 +12,7 @@ import pytest
 
 from gsv3d.errors import GSV3DError
 from gsv3d.lab.datasets.objects import find_objects
-from gsv3d.lab.evaluation.gaussians import FitSettings
+from gsv3d.lab.evaluation import gaussians
 from gsv3d.lab.evaluation.generating import Generated
 from gsv3d.lab.evaluation.image_metrics import Views, compare_views
 from gsv3d.lab.evaluation.protocol import EvaluationSettings, make_cases, plan_object
@@ -41,7 +41,14 @@ needs_blender = [
 SETTINGS = EvaluationSettings(size=48, input_size=64, samples=2)
 COLOR = (60, 120, 200)
 FRAMES = 4
-QUICK = FitSettings(count=150, iterations=6, size=24)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_fits():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("FITTED", 150), ("FIT_STEPS", 6), ("FIT_SIZE", 24)):
+            patch.setattr(gaussians, name, value)
+        yield
 
 
 def quiet(phase: str, done: int, of: int) -> None:
@@ -81,10 +88,8 @@ class Oracle:
         orbit = load_arrays(self.evaluation.orbit_path(cases[name], FRAMES))["views"]
         masks = orbit[..., 3] > 127
         frames = np.where(masks[..., None], orbit[..., :3], 255).astype(np.uint8)
-        gaussians = make_ball(tuple(c / 255 for c in COLOR), radius=0.4)
-        return Generated(
-            mesh, {"total": 2.5}, 900.0, None, frames, masks, gaussians, (gaussians, gaussians)
-        )
+        cloud = make_ball(tuple(c / 255 for c in COLOR), radius=0.4)
+        return Generated(mesh, {"total": 2.5}, 900.0, None, frames, masks, cloud, (cloud, cloud))
 
 
 @pytest.fixture(scope="module", params=["rasterizer", pytest.param("cycles", marks=needs_blender)])
@@ -104,7 +109,7 @@ def finished(request, tmp_path_factory: pytest.TempPathFactory):
     identity = ModelIdentity("1", frames=FRAMES)
     evaluation = prepare_folder(report, settings, cases, "oracle", identity, (0, 3), library.digest)
     oracle = Oracle(evaluation)
-    failures = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2, QUICK)
+    failures = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2)
     return evaluation, failures, oracle, library
 
 
@@ -198,7 +203,7 @@ class TestEvaluation:
         before = {p: p.stat().st_mtime_ns for p in evaluation.folder.glob("*/*.npz")}
         measured = {p: read_json(p) for p in evaluation.folder.glob("measures/*.json")}
         oracle.calls.clear()
-        again = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2, QUICK)
+        again = run_evaluation(evaluation, oracle, quiet, 1, Retriever(library), 2)
         assert sorted(again) == ["broken", "tower"]
         assert oracle.calls == [("tower", 0), ("tower", 3)]
         assert before == {p: p.stat().st_mtime_ns for p in evaluation.folder.glob("*/*.npz")}
