@@ -15,7 +15,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -95,19 +94,13 @@ def _deaf_children() -> Iterator[None]:
             yield
         finally:
             kernel.SetConsoleCtrlHandler(None, False)
-    elif threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # children inherit it too
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-    else:  # other threads cannot set handlers, but can block signals
+    else:  # children inherit what is blocked, whichever thread starts them
         resource_tracker.ensure_running()  # started later, it would unblock SIGINT
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:

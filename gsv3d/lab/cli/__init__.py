@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from gsv3d.errors import DataError, GSV3DError
 
@@ -50,10 +52,6 @@ def require_blender() -> None:
 def run_in_words(command: str, work: Callable[[], int]) -> int:
     """Run a command that can go on where it stopped, and say what is wrong in a sentence.
 
-    Args:
-        command: name of the command.
-        work: returns the exit code.
-
     Returns:
         The exit code; 2 after an error, 130 when interrupted.
     """
@@ -65,3 +63,19 @@ def run_in_words(command: str, work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130
+
+
+class Progress:
+    """Print a line every few seconds, with the time that is left of the phase."""
+
+    def __init__(self) -> None:
+        self._phase, self._started, self._last = "", 0.0, 0.0
+
+    def __call__(self, phase: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started, self._last = phase, now, 0.0
+        if now - self._last > 5 or done == of:
+            self._last = now
+            left = timedelta(seconds=int((now - self._started) / done * (of - done)))
+            print(f"{phase}: {done}/{of}, {left} left", flush=True)

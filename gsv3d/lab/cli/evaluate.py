@@ -6,16 +6,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gsv3d.cli.options import add_views, read_consistency
 from gsv3d.errors import DataError, OutputError
-from gsv3d.lab.cli import check_at_least, require_blender, require_packages, run_in_words
+from gsv3d.lab.cli import (
+    Progress,
+    check_at_least,
+    require_blender,
+    require_packages,
+    run_in_words,
+)
 from gsv3d.lab.datasets.objects import ObjectFile, find_objects
 
 DESCRIPTION = (
@@ -254,19 +258,3 @@ def describe_objects(args: argparse.Namespace) -> str:
     """Describe which objects are measured, for the report."""
     words = f" of the {args.split} split" if args.split else ""
     return words + (f", part {args.part} of two halves" if args.part else "")
-
-
-class Progress:
-    """Print a line every few seconds, with the time that is left of the phase."""
-
-    def __init__(self) -> None:
-        self._phase, self._started, self._last = "", 0.0, 0.0
-
-    def __call__(self, phase: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._started, self._last = phase, now, 0.0
-        if now - self._last > 5 or done == of:
-            self._last = now
-            left = timedelta(seconds=int((now - self._started) / done * (of - done)))
-            print(f"{phase}: {done}/{of}, {left} left", flush=True)

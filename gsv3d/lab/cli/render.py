@@ -6,14 +6,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gsv3d.lab.cli import HALF_THE_CPUS, check_at_least, require_blender, run_in_words
+from gsv3d.lab.cli import HALF_THE_CPUS, Progress, check_at_least, require_blender, run_in_words
 from gsv3d.lab.datasets.dataset import Dataset
 from gsv3d.lab.datasets.objects import SUFFIXES, find_objects
 from gsv3d.lab.datasets.orbits import CHOICES, OrbitSettings
@@ -107,27 +105,6 @@ def write_command(args: argparse.Namespace) -> str:
     return shlex.join(words + ["--random-colors"] * args.random_colors)
 
 
-class _Progress:
-    """Print a line every two seconds with the time that is left, judged by the last objects."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._printed = total, 0, 0.0
-        self._times = [time.monotonic()]
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        self._done += 1
-        # From the second object on, the start of the processes does not count.
-        kept = self._times[1:] if self._done == 2 else self._times[-100:]
-        self._times = [*kept, now]
-        if now - self._printed > 2 or self._done == self._total:
-            self._printed = now
-            each = (now - self._times[0]) / (len(self._times) - 1)
-            left = timedelta(seconds=int(each * (self._total - self._done)))
-            done = f"{self._done}/{self._total} objects"
-            print(f"{done}, {each:.2f} s each, {left} left", flush=True)
-
-
 def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Namespace) -> int:
     """Render what is missing, with progress; return how many objects failed."""
     from gsv3d.lab.datasets.rendering import render_orbits, shuffle
@@ -136,10 +113,11 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
     missing = [item for item in queue if item.name not in dataset.folder.finished]
     if len(missing) < len(queue):
         print(f"{len(queue) - len(missing)} objects are there already.", flush=True)
-    progress = _Progress(len(missing))
+    progress = Progress()
     workers = args.workers or (None if args.ray else HALF_THE_CPUS)
     failed = 0
-    for outcome in render_orbits(missing, dataset.settings, dataset.folder, workers, args.ray):
+    outcomes = render_orbits(missing, dataset.settings, dataset.folder, workers, args.ray)
+    for done, outcome in enumerate(outcomes, 1):
         name = missing[outcome.index].name
         dataset.note(name, outcome.error)
         if outcome.error is not None:
@@ -147,7 +125,7 @@ def render_missing(dataset: Dataset, objects: Sequence[Any], args: argparse.Name
             print(f"skipped: {outcome.error}", file=sys.stderr, flush=True)
         for remark in outcome.value or ():
             print(f"note: {remark}", file=sys.stderr, flush=True)
-        progress()
+        progress("objects", done, len(missing))
     return failed
 
 

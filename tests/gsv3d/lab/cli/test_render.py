@@ -49,18 +49,6 @@ def test_the_command_makes_the_same_settings_again() -> None:
     assert read_settings(parse_command(words[1:])) == read_settings(args)
 
 
-def test_time_left_is_judged_without_the_start(capsys, monkeypatch) -> None:
-    times = iter([0.0, 60.0, 61.0, 62.0, 65.0])
-    monkeypatch.setattr(render.time, "monotonic", lambda: next(times))
-    progress = render._Progress(3663)
-    for _ in range(4):
-        progress()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1/3663 objects, 60.00 s each")
-    # Three objects took five seconds after the first was there.
-    assert lines[-1] == "4/3663 objects, 1.67 s each, 1:41:38 left"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -231,7 +231,7 @@ def test_the_datasheet_states_the_facts(rendered) -> None:
 
 def test_progress_says_what_is_left(rendered) -> None:
     out = rendered[4].splitlines()
-    assert out[-1].startswith("30/30 objects, ") and out[-1].endswith("0:00:00 left")
+    assert out[-1].startswith("objects: 30/30, ") and out[-1].endswith("0:00:00 left")
 
 
 def test_a_texture_is_not_kept_for_the_next_object(rendered) -> None:
