@@ -7,7 +7,6 @@ docs/data.md describes how the pictures differ from Blender's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,19 +24,6 @@ SUPERSAMPLING = 2
 
 ORBIT_ELEVATION_DEG = (-5.0, 30.0)
 NOVEL_ELEVATION_DEG = (-30.0, 70.0)
-
-
-class ViewSettings(Protocol):
-    """Settings that ``plan_cameras`` needs."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def orbit_views(self) -> int: ...
-    @property
-    def novel_views(self) -> int: ...
-    @property
-    def orbit(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -168,17 +154,17 @@ def _pixels(fragments: Fragments) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plan_cameras(
-    rng: np.random.Generator, settings: ViewSettings
+    rng: np.random.Generator, size: int, orbit_views: int, novel_views: int, kind: str
 ) -> tuple[Cameras, np.ndarray, np.ndarray]:
     """Draw an orbit about an elevation of U[-5, 30] degrees (SV3D, appendix B), and novel views.
 
     Returns:
         The cameras, and their (V,) azimuths and elevations in degrees.
     """
-    n, m = settings.orbit_views, settings.novel_views
+    n, m = orbit_views, novel_views
     azimuths = np.concatenate([np.arange(n) * 360.0 / n, rng.uniform(0, 360, m)])
     elevation = float(rng.uniform(*ORBIT_ELEVATION_DEG))
-    around = model_elevations_deg(settings.orbit, azimuths[:n].tolist(), elevation)
+    around = model_elevations_deg(kind, azimuths[:n].tolist(), elevation)
     elevations = np.concatenate([around, rng.uniform(*NOVEL_ELEVATION_DEG, m)])
-    cameras = orbit(azimuths.tolist(), elevations.tolist(), size=settings.size)
+    cameras = orbit(azimuths.tolist(), elevations.tolist(), size=size)
     return cameras, azimuths.astype(np.float32), elevations.astype(np.float32)

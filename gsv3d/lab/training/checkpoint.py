@@ -123,15 +123,13 @@ def refuse_to_overwrite(folder: Path) -> None:
         )
 
 
-def find_changed_fields(stored: Any, own: dict[str, Any]) -> list[str]:
+def find_changed_fields(stored: dict[str, Any], own: dict[str, Any]) -> list[str]:
     """Describe the fields that differ between two descriptions of a configuration.
 
     Args:
-        stored: the checkpoint's values by field; older checkpoints lack some fields, or all.
+        stored: the checkpoint's values by field; older checkpoints lack some fields.
         own: the values of the run that resumes, by field.
     """
-    if not isinstance(stored, dict):
-        return []
     own = json.loads(json.dumps(own))  # as it would be stored: tuples are lists
     return [
         f"'{name}' was {json.dumps(stored[name])} and is {json.dumps(value)}"
@@ -162,11 +160,7 @@ def find_changing(modules: nn.Module) -> dict[str, Tensor]:
 
 
 class AveragedWeights:
-    """The exponential moving average of modules' trained parameters; buffers are copied.
-
-    Args:
-        modules: the modules whose weights are averaged; they are the first average.
-    """
+    """The exponential moving average of modules' trained parameters; buffers are copied."""
 
     def __init__(self, modules: nn.Module) -> None:
         self.modules = modules

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from gsv3d.cameras import DISTANCE
 from gsv3d.errors import DataError, OutputError
@@ -26,6 +27,14 @@ from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.datasets.orbits import FACTS, normalizing_transform, object_rng
 from gsv3d.lab.datasets.shards import LOCK, Entry, index_shards, take_lock
 from gsv3d.lab.processes import run_in_processes
+from gsv3d.lab.rasterizing.lighting import (
+    load_baked_environments,
+    make_lights,
+    make_random_environment,
+)
+from gsv3d.lab.rasterizing.orbits import Surface, draw, plan_cameras
+from gsv3d.lab.rasterizing.props import Prop, load_prop
+from gsv3d.lab.rasterizing.variation import vary
 from gsv3d.lab.training.bank import (
     HINT_PLANES,
     RECORD,
@@ -39,11 +48,8 @@ from gsv3d.lab.training.bank import (
 )
 from gsv3d.lab.training.pose_pictures import measure_log_depth
 from gsv3d.outputs import make_folder, output_error
+from gsv3d.pose.symmetry import mirror_scores
 from gsv3d.tasks import Outcome
-
-if TYPE_CHECKING:
-    from gsv3d.lab.rasterizing.props import Prop
-
 
 TOLD_EVERY = 5.0
 """Seconds between two words on how far it is."""
@@ -72,10 +78,6 @@ class BankFactory:
 
 class _Drawer:
     def __init__(self, plan: BankFactory) -> None:
-        import torch
-
-        from gsv3d.lab.rasterizing.lighting import load_baked_environments
-
         torch.set_num_threads(1)
         self.plan = plan
         self.environments = load_baked_environments()
@@ -87,14 +89,6 @@ class _Drawer:
         Raises:
             DataError: the object cannot be drawn, and why.
         """
-        import torch
-
-        from gsv3d.lab.rasterizing.lighting import make_lights, make_random_environment
-        from gsv3d.lab.rasterizing.orbits import Surface, draw, plan_cameras
-        from gsv3d.lab.rasterizing.props import load_prop
-        from gsv3d.lab.rasterizing.variation import vary
-        from gsv3d.pose.symmetry import mirror_scores
-
         settings = self.plan.settings
         item, variant = self.plan.object_of(slot), slot % settings.variants
         rng = object_rng(settings.seed, f"{item.name}/{variant}")
@@ -105,7 +99,9 @@ class _Drawer:
             prop = vary(prop, self._other(rng) if rng.random() < settings.joined else None, rng)
             if rng.random() < 0.5:
                 environment = make_random_environment(rng)
-        cameras, azimuths, elevations = plan_cameras(rng, settings)
+        cameras, azimuths, elevations = plan_cameras(
+            rng, settings.size, settings.orbit_views, settings.novel_views, settings.orbit
+        )
         try:
             transform, _ = normalizing_transform(
                 prop.vertices, float(rng.uniform(0, 360)), cameras.viewmats.numpy(), 33.8
@@ -135,8 +131,6 @@ class _Drawer:
 
     def _other(self, rng: np.random.Generator) -> Prop | None:
         """Return a random prop to join; None for one that cannot be read: its own slot says why."""
-        from gsv3d.lab.rasterizing.props import load_prop
-
         try:
             return load_prop(self.plan.objects[rng.integers(len(self.plan.objects))].path)
         except DataError:

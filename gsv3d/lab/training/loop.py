@@ -174,7 +174,7 @@ class Trainer:
                 f" '{self.task.name}'.",
                 "Name another folder with --output.",
             )
-        changed = checkpoint.find_changed_fields(facts.get("configuration"), self.configuration)
+        changed = checkpoint.find_changed_fields(facts["configuration"], self.configuration)
         if changed:
             raise ModelError(
                 f"{self.checkpoint_path} was made with another configuration:"

@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from gsv3d.lab.datasets.objects import ObjectFile
 from gsv3d.lab.training.bank import BankSettings, OrbitBank, copy_where_it_fits
+from gsv3d.lab.training.config import STAGES, ModelConfig
 from gsv3d.lab.training.filling import BankFactory, Drawing
-
-if TYPE_CHECKING:
-    import torch
-
-    from gsv3d.lab.training.config import ModelConfig
-
-STAGES = ("autoencoder", "multiview", "decoder", "distill")
+from gsv3d.lab.training.log import choose_tracker
+from gsv3d.lab.training.loop import Trainer
+from gsv3d.lab.training.stages import assemble, make_task
 
 SHARES = {"autoencoder": 0.15, "multiview": 0.4, "decoder": 0.27, "distill": 0.18}
 """Shares of the training time. The views limit the result: the multi-view model has the most."""
@@ -81,10 +79,6 @@ class Recipe:
 def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
     """Draw, train and assemble what is not done yet.
 
-    Args:
-        recipe: the model, the objects and the folder.
-        say: called with each line of progress.
-
     Returns:
         The model's folder.
 
@@ -92,9 +86,6 @@ def run_recipe(recipe: Recipe, say: Callable[[str], None]) -> Path:
         DataError: none of the objects can be drawn.
         GSV3DError: as the stages raise.
     """
-    from gsv3d.lab.training.log import choose_tracker
-    from gsv3d.lab.training.stages import assemble
-
     folders: list[Path] = list(recipe.start)
     tracker = choose_tracker(recipe.tracker)
     if tracker == "none" and recipe.tracker == "auto":
@@ -130,20 +121,9 @@ def train_stage(
 ) -> None:
     """Train one stage from where its checkpoint stands.
 
-    Args:
-        recipe: the recipe.
-        stage: one of ``STAGES``.
-        orbits: the data.
-        folders: folders with the components that it needs.
-        tracker: the tracker's name, see ``gsv3d.lab.training.log.Tracker``.
-        say: called with a line on the length of the stage.
-
     Raises:
         GSV3DError: as ``Trainer.run`` raises.
     """
-    from gsv3d.lab.training.loop import Trainer
-    from gsv3d.lab.training.stages import make_task
-
     schedule = recipe.config.schedule(stage)
     if minutes := recipe.stage_minutes(stage):
         # The clock alone ends it: the configuration's steps were chosen for another machine.

@@ -216,17 +216,6 @@ def test_a_configuration_that_changes_no_shape_is_compared_too(tmp_path) -> None
     assert train(Described(**same), tmp_path, 9, resume=True, **plan).step == 9
 
 
-def test_a_checkpoint_without_a_configuration_still_resumes(tmp_path) -> None:
-    """Older versions wrote such checkpoints."""
-    path = train(LeastSquares(), tmp_path, 7).checkpoint_path
-    tensors, facts = checkpoint.load(path)
-    del facts["configuration"]
-    checkpoint.save(path, tensors, facts)
-    assert train(Described(scale_max=0.06), tmp_path, 9, resume=True).step == 9
-    with pytest.raises(ModelError, match="'scale_max' was 0.06 and is 1"):
-        train(Described(scale_max=1), tmp_path, 10, resume=True)
-
-
 def test_a_run_that_is_not_resumed_overwrites_none(tmp_path) -> None:
     train(LeastSquares(), tmp_path, 7)
     kept = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -269,14 +258,6 @@ def test_the_clock_anneals_and_ends_a_run(tmp_path) -> None:
     trainer = train(LeastSquares(), tmp_path, 10**6, minutes=0.01)
     assert 0.6 <= trainer.seconds < 5
     assert trainer.learning_rate() == pytest.approx(0.05 / 20)
-
-
-def test_the_learning_rate_warms_up_and_falls_to_a_twentieth() -> None:
-    plan = Schedule(steps=100, learning_rate=0.1, warmup=10)
-    rates = [plan.rate(step, step / 100) for step in range(101)]
-    assert rates[0] == pytest.approx(0.01, rel=0.01)
-    assert max(rates) <= 0.1 and rates[10] > 0.097
-    assert rates[100] == pytest.approx(0.005)
 
 
 def test_a_batch_is_divided_among_processes() -> None:
