@@ -58,6 +58,11 @@ def test_from_meshes_to_a_model_and_on_after_an_interruption(config, props, tmp_
     assert recipe(config, props, output) == 0
     assert (output / "bank" / "rgba.npy").stat().st_mtime_ns == before
     assert "drawing" not in capsys.readouterr().out.split("The model is in")[1]
+    files = [path for path in (output / "model").rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl")]
+    for path in files:
+        if path.suffix == ".json":  # no paths of the machine it was made on
+            assert str(tmp_path) not in path.read_text(encoding="utf-8")
     pipe = GSV3DPipeline.from_pretrained(output / "model", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     picture = np.zeros((32, 32, 4), dtype=np.uint8)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three stages: gradients, losses, and a pipeline made of all three."""
+"""The stages' tasks: gradients and losses."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +13,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from gsv3d.decoder.volume import voxel_centers
-from gsv3d.errors import ModelError
 from gsv3d.lab.training.config import build
 from gsv3d.lab.training.edm import NoiseLevels
 from gsv3d.lab.training.geometry_loss import carve
-from gsv3d.lab.training.loop import Schedule, Trainer
-from gsv3d.lab.training.stages import assemble
 from gsv3d.lab.training.tasks import (
     AutoencoderSettings,
     AutoencoderTask,
@@ -29,7 +25,6 @@ from gsv3d.lab.training.tasks import (
     MultiviewTask,
 )
 from gsv3d.lab.training.tasks.autoencoder import normalize_latents
-from gsv3d.models import load_pipeline
 from gsv3d.multiview.conditioning import picture_tensor
 from tests import tiny
 
@@ -219,21 +214,3 @@ def test_lpips_joins_the_renders_loss_where_it_is_installed(monkeypatch) -> None
     assert set(parts) == set(task.geometry.names)
     total = sum(float(value) for value in parts.values())
     assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
-
-
-def test_three_stages_join_into_a_pipeline(tmp_path: Path) -> None:
-    for stage in ("autoencoder", "multiview", "decoder"):
-        schedule = Schedule(steps=1, batch_size=2, save_every=1, sample_every=1)
-        Trainer(task_of(stage), schedule, tmp_path / stage, 0, CPU).run()
-    folders = [tmp_path / stage for stage in ("autoencoder", "multiview", "decoder")]
-    with pytest.raises(ModelError, match="trained 'unet'"):
-        assemble(tiny.CONFIG, folders[:1], tmp_path / "model")
-    assemble(tiny.CONFIG, folders, tmp_path / "model")
-    files = [f for f in (tmp_path / "model").rglob("*") if f.is_file()]
-    assert not [f for f in files if f.suffix in (".bin", ".pt", ".pkl")]
-    for path in files:
-        if path.suffix == ".json":  # no paths of the machine it was made on
-            assert str(tmp_path) not in path.read_text(encoding="utf-8")
-    pipeline = load_pipeline(str(tmp_path / "model"), device="cpu")
-    out = pipeline(tiny.picture(), num_inference_steps=1)
-    assert out.views.shape == (4, 32, 32, 3)
