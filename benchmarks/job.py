@@ -73,35 +73,20 @@ class Stages:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
 
-class Watch:
-    """An observer that enters a stage for every phase."""
-
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
-
-    def progress(self, phase: str, step: int, of: int) -> None:
-        self._stages.enter(phase)
-
-    def prepared(self, picture: Any) -> None:
-        pass
-
-    def views(self, images: Any, azimuths_deg: Any) -> None:
-        pass
-
-    def gaussians(self, gaussians: Any, step: int, of: int, final: bool) -> None:
-        pass
-
-
 def run_job(pipeline: Any, stages: Stages) -> Any:
     """Run a job from the picture's file to the result's; return the result."""
-    from gsv3d.generation import generate
+    from gsv3d.generation import Observer, generate
     from gsv3d.preprocessing import load_image
     from gsv3d.results import write_results
     from gsv3d.settings import GenerationSettings
 
+    class Watch(Observer):
+        def progress(self, phase: str, step: int, of: int) -> None:
+            stages.enter(phase)
+
     settings = GenerationSettings(previews=0)
     stages.enter("preparing")
-    result = generate(pipeline, load_image(PICTURE), settings, Watch(stages))
+    result = generate(pipeline, load_image(PICTURE), settings, Watch())
     stages.enter("files")
     with tempfile.TemporaryDirectory() as folder:
         write_results(
