@@ -24,7 +24,7 @@ from gsv3d.meshing.shape_prior import ShapePrior
 from gsv3d.pose import PICTURE_SIZE, PoseEstimate, estimate_pose
 from gsv3d.preprocessing import FILL, PreparedImage, prepare_sizes
 from gsv3d.settings import GenerationSettings
-from gsv3d.shape import estimate_shape
+from gsv3d.shape import SURE, estimate_shape, find_certainty
 from gsv3d.tasks import Clock
 
 if TYPE_CHECKING:
@@ -166,11 +166,8 @@ def generate(
         clock.enter(phase)
         watch.progress(phase, step, of)
 
-    distance, weight = pipeline.camera_distance, pipeline.config.shape_prior
-    shape = None
-    if weight:
-        seen = make_references(small, pose, DISTANCE)
-        shape = ShapePrior([(estimate_shape(one.rgba), one.camera) for one in seen], weight)
+    distance = pipeline.camera_distance
+    shape = estimate_prior(small, pose, pipeline.config.shape_prior)
     references = make_references(detailed, pose, distance)
     mesh = extract_mesh(
         gaussians, settings.faces, settings.texture_size, report, references, settings.backs,
@@ -208,6 +205,21 @@ def choose_pose(settings: GenerationSettings, rgba: np.ndarray) -> PoseEstimate:
         plane = None if settings.mirror == "off" else float(settings.mirror) % 180
         pose = replace(pose, plane_azimuth_deg=plane, plane_score=None)
     return pose
+
+
+def estimate_prior(rgba: np.ndarray, pose: PoseEstimate, weight: float) -> ShapePrior | None:
+    """Estimate what a picture's object fills of space; None for a weight of 0, or if it is unsure.
+
+    Args:
+        rgba: the picture, as ``estimate_shape`` takes it.
+        pose: of the picture.
+        weight: the model's ``shape_prior``.
+    """
+    if weight == 0:
+        return None
+    references = make_references(rgba, pose, DISTANCE)
+    views = [(estimate_shape(one.rgba), one.camera) for one in references]
+    return ShapePrior(views, weight) if find_certainty(views[0][0]) >= SURE else None
 
 
 def make_references(rgba: np.ndarray, pose: PoseEstimate, distance: float) -> list[Reference]:
