@@ -17,6 +17,7 @@ def write_output(folder: Path, *parts: bytes) -> WorkerOutput:
     with os.fdopen(writing, "wb") as pipe:
         for part in parts:
             pipe.write(part)
+    output._thread.join()  # longer than `close` waits where the machine is busy
     output.close()
     return output
 

@@ -46,7 +46,7 @@ from gsv3d.lab.training.bank import (
     prepare_bank,
     unfinished,
 )
-from gsv3d.lab.training.pose_pictures import measure_log_depth
+from gsv3d.lab.training.framed_pictures import measure_log_depth
 from gsv3d.outputs import make_folder, output_error
 from gsv3d.pose.symmetry import mirror_scores
 from gsv3d.tasks import Outcome

@@ -7,8 +7,10 @@ from dataclasses import fields
 
 from gsv3d.meshing import MeshSettings, extract_mesh
 from gsv3d.meshing.mirror import mirror_reference
+from gsv3d.meshing.shape_prior import ShapePrior
 from tests.gsv3d.meshing.test_carving import BARS, U, V, draw_picture
 from tests.gsv3d.meshing.test_extract import paint_ball
+from tests.gsv3d.meshing.test_shape_prior import make_logits
 
 
 def test_no_step_uses_settings_of_its_own() -> None:
@@ -24,5 +26,6 @@ def test_no_step_uses_settings_of_its_own() -> None:
     reference = draw_picture(((U**2 + V**2 < 63**2) & (BARS | (U < 0))) | loose)
     references = [reference, mirror_reference(reference, 90.0)]
     settings = Recorded(voxels=40, views_texture=32)
-    extract_mesh(paint_ball(), 400, 64, references=references, settings=settings)
+    shape = ShapePrior([make_logits(0.0)], 1.0)
+    extract_mesh(paint_ball(), 400, 64, references=references, settings=settings, shape=shape)
     assert {field.name for field in fields(MeshSettings)} - asked == set()
