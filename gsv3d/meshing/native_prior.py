@@ -23,8 +23,11 @@ def move_surface(
     low: float,
     high: float,
     step: float,
+    cut: float,
 ) -> None:
     """Lower a field by the mean logit of what is probably solid at each voxel.
+
+    The surface moves by no more than distances go: voxels that far outside are left as they are.
 
     Args:
         field: (X, Y, Z) float32 distances, changed in place.
@@ -35,10 +38,13 @@ def move_surface(
         logits: (V, K, K, K) float32; beyond the cells, the nearest ones hold.
         low, high: the logits count no less and no more than these.
         step: distance that the field is lowered by a logit of 1.
+        cut: the largest distance of the field.
     """
     for i in range(first, last):
         for j in range(field.shape[1]):
             for k in range(field.shape[2]):
+                if field[i, j, k] >= cut:
+                    continue
                 x, y = origin[0] + i * voxel, origin[1] + j * voxel
                 z = origin[2] + k * voxel
                 total = 0.0

@@ -53,7 +53,7 @@ def add_shape_prior(
     volume: Volume, prior: ShapePrior, settings: MeshSettings = MeshSettings()
 ) -> Volume:
     """Move a volume's surface out where the object is probably solid, and in where it is not."""
-    field = volume.field.copy()
+    field, cut = volume.field.copy(), float(volume.field.max())
     cameras = Cameras.concatenate([camera.resized(CELLS) for _, camera in prior.views])
     rows, logits = camera_rows(cameras), np.stack([logits for logits, _ in prior.views])
     low, high = settings.prior_range
@@ -61,8 +61,10 @@ def add_shape_prior(
 
     def move(part: np.ndarray) -> None:
         first, last = int(part[0]), int(part[-1]) + 1
-        move_surface(field, first, last, volume.origin, volume.voxel, rows, logits, low, high, step)
+        move_surface(
+            field, first, last, volume.origin, volume.voxel, rows, logits, low, high, step, cut
+        )
 
     for _ in run_in_threads(move, np.array_split(np.arange(len(field)), 8)):
         pass
-    return replace(volume, field=close_walls(field, float(volume.field.max())))
+    return replace(volume, field=close_walls(field, cut))

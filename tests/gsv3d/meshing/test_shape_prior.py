@@ -49,9 +49,12 @@ def test_logits_are_looked_up_as_scipy_does() -> None:
         places = np.stack([(z - DISTANCE) / (2 * HALF_DEPTH), y / width, x / width]) + 0.5
         at = ndimage.map_coordinates(values, places * CELLS - 0.5, order=1, mode="nearest")
         expected -= 0.5 * volume.voxel * at / 2
-    inner = (slice(1, -1),) * 3  # the walls are outside
-    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
-    assert (found[0] == volume.field.max()).all()
+    inside = volume.field < volume.field.max()
+    for axis in range(3):  # the walls are outside
+        walls = np.moveaxis(inside, axis, 0)
+        walls[0] = walls[-1] = False
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-4)
+    assert (found[~inside] == volume.field.max()).all()
 
 
 def test_the_box_holds_what_is_probably_solid() -> None:
@@ -71,14 +74,14 @@ def test_the_surface_goes_part_of_the_way_to_the_probable_shape() -> None:
 
     volume = make_volume(front_half)
     depths = {}
-    for weight in (0.0, 1.0, 2.0):
+    for weight in (0.0, 0.5, 1.0):
         moved = add_shape_prior(volume, ShapePrior([make_logits(0.0)], weight))
         solid = np.argwhere(moved.field < 0) * VOXEL + volume.origin
         depths[weight] = solid[:, 1].max()
         assert solid[:, 1].min() == pytest.approx(-RADIUS, abs=2 * VOXEL)
         walls = [moved.field[0], moved.field[-1], moved.field[:, 0], moved.field[..., -1]]
         assert all((wall > 0).all() for wall in walls)
-    assert depths[0.0] <= 0 < depths[1.0] < depths[2.0] <= RADIUS + VOXEL
+    assert depths[0.0] <= 0 < depths[0.5] < depths[1.0] <= RADIUS + VOXEL
 
 
 def test_no_logit_counts_beyond_its_range() -> None:
@@ -86,6 +89,5 @@ def test_no_logit_counts_beyond_its_range() -> None:
     settings = MeshSettings(prior_range=(-0.5, 1.0))
     logits, camera = make_logits(0.0)
     moved = add_shape_prior(volume, ShapePrior([(100 * logits, camera)], 1.0), settings)
-    inner = (slice(1, -1),) * 3  # the walls are outside
-    off = (volume.field - moved.field)[inner] / VOXEL
+    off = (volume.field - moved.field)[volume.field < volume.field.max()] / VOXEL
     assert off.min() == pytest.approx(-0.5) and off.max() == pytest.approx(1.0)
