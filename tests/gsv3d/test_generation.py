@@ -144,7 +144,7 @@ def test_the_mirrored_picture_is_a_second_reference(monkeypatch):
 
 @pytest.mark.parametrize(("mirror", "sure"), [(30.0, True), ("off", True), (30.0, False)])
 def test_the_models_prior_for_shapes_reaches_the_mesh(monkeypatch, mirror, sure):
-    """It stands before the canonical camera, also of a model whose pictures are framed larger."""
+    """Place it before the canonical camera, also of a model whose pictures are framed larger."""
     seen = []
 
     def estimate(rgba: np.ndarray) -> np.ndarray:

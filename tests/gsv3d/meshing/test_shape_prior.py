@@ -33,7 +33,7 @@ def make_volume(field) -> Volume:
 
 
 def test_logits_are_looked_up_as_scipy_does() -> None:
-    """Random logits before two cameras, in a volume that stands out of both their frustums."""
+    """Put random logits before two cameras, in a volume that stands out of both frustums."""
     rng = np.random.default_rng(0)
     cameras = [orbit([azimuth], [30.0], size=size) for azimuth, size in ((0.0, 96), (70.0, 17))]
     logits = rng.uniform(-1, 1, (2, CELLS, CELLS, CELLS)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_the_box_holds_what_is_probably_solid() -> None:
 
 
 def test_the_surface_goes_part_of_the_way_to_the_probable_shape() -> None:
-    """A ball that lacks its back half gets some of it back, and keeps its front."""
+    """Give a ball that lacks its back half some of it back, and keep its front."""
 
     def front_half(points: np.ndarray) -> np.ndarray:
         return np.maximum(np.linalg.norm(points, axis=-1) - RADIUS, points[..., 1])

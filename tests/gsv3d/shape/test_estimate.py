@@ -64,7 +64,7 @@ def test_a_picture_and_its_mirror_image_are_read_alike() -> None:
 
 
 def test_certainty_is_the_mean_probability_of_a_solid_cell() -> None:
-    """A quarter of the cells solid with .8, the rest with .1: .16 + .0075 of .2 + .075."""
+    """Let a quarter of the cells be solid with .8, the rest with .1: .16 + .0075 of .2 + .075."""
     probability = np.full((8, 8, 8), 0.1)
     probability[:2] = 0.8
     found = find_certainty(np.log(probability / (1 - probability)).astype(np.float32))
@@ -73,7 +73,7 @@ def test_certainty_is_the_mean_probability_of_a_solid_cell() -> None:
 
 @pytest.mark.parametrize(("size", "yaw"), [((0.9, 0.5, 0.4), 30), ((0.4, 0.4, 0.9), 0)])
 def test_the_shipped_network_knows_where_a_box_ends(size: tuple, yaw: float) -> None:
-    """What it finds solid overlaps the box: neither a flat cut-out nor all there is room.
+    """Compare what it finds solid with the box: neither a flat cut-out nor all there is room.
 
     Its logits are low, since many props that it learned from are hollow shells.
     """

@@ -85,7 +85,7 @@ def make_ball(grid: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("distance", [DISTANCE, 1.9, 5.0])
 @pytest.mark.parametrize("elevation", [0.0, 40.0])
 def test_cells_hold_the_object_that_the_picture_shows(distance: float, elevation: float) -> None:
-    """A ball's outline is a disk of ``FILL``, whatever the lens; its middle is in the middle."""
+    """Find a ball's outline a disk of ``FILL``, whatever the lens, and its middle in the middle."""
     half_width = np.tan(np.deg2rad(FOV_DEG / 2)) * DISTANCE
     fov_deg = float(np.rad2deg(2 * np.arctan(half_width / distance)))
     camera = orbit([30.0], [elevation], size=64, distance=distance, fov_deg=fov_deg)
@@ -104,7 +104,7 @@ def test_cells_hold_the_object_that_the_picture_shows(distance: float, elevation
 
 
 def test_an_object_aside_is_framed_before_it_fills_cells() -> None:
-    """A ball that stands right of and above the picture's middle is in the cells' middle."""
+    """Find a ball that stands right of and above the picture's middle in the cells' middle."""
     camera = orbit([0.0], [0.0], size=64)
     half = 0.3 / DISTANCE / (2 * np.tan(np.deg2rad(FOV_DEG / 2)))
     aside = np.zeros((64,) * 3, bool)

@@ -32,7 +32,7 @@ def test_a_mirrored_pictures_cells_are_mirrored(mirrored: bool) -> None:
 
 
 def test_measures_are_those_of_the_closed_form() -> None:
-    """A network that finds every picture's left half solid, with a logit of 9."""
+    """Measure a network that finds every picture's left half solid, with a logit of 9."""
 
     def network(rgba: torch.Tensor) -> torch.Tensor:
         return torch.where(rgba[:, 3:, :1, :1] > 0.5, LEFT, LEFT.flip(-1))
