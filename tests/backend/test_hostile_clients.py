@@ -246,7 +246,7 @@ def test_values_that_are_not_numbers_are_named_by_the_client(
 
 
 def test_the_owner_finds_a_place_beside_paired_computers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command of the owner finds one beside any number of clients, and takes none from them."""
+    """Let a command of the owner in beside any number of clients, and take no place from them."""
     monkeypatch.setattr("backend.clients.MAX_PEERS", 3)
     monkeypatch.setattr("backend.clients.FOR_OWNER", 1)
     clients = Clients(lambda *_: True, None, None)  # type: ignore[arg-type]

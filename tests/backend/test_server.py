@@ -130,7 +130,7 @@ def test_failures_of_a_job_are_told_in_words(tmp_path: Path, run_server: Start) 
 
 
 def test_a_picture_that_is_gone_is_named(tmp_path: Path, run_server: Start) -> None:
-    """A scanner may take it away while the job waits."""
+    """Take the picture away while the job waits, as a scanner may."""
     running = run_server(tmp_path)
     with Client(running.path) as client:
         first = client.session.submit(make_script(hold=str(tmp_path / "go")))

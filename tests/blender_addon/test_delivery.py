@@ -233,7 +233,7 @@ def test_a_batch_far_from_the_origin_stands_in_rows(addon) -> None:
 
 
 def test_splats_are_hidden_in_every_view_layer(addon) -> None:
-    """The artist may look at another one than the first."""
+    """Look at another view layer than the first."""
     from blender_addon.importers import scene
 
     session, bpy = addon.session.get(), addon.bpy

@@ -363,7 +363,7 @@ def test_the_module_itself_ends_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_where_the_users_folder_is_read_only_it_is_left_alone(addon, monkeypatch) -> None:
-    """The command has a temporary folder of its own; it used to end in a traceback."""
+    """Leave the command a temporary folder of its own."""
     from blender_addon import paths, preferences
 
     def refuse(*_: object, **__: object) -> None:

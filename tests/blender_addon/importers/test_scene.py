@@ -169,7 +169,7 @@ def test_results_follow_a_scene_and_a_collection_that_are_renamed(empty_blender)
 
 
 def test_the_collection_of_a_batch_is_known_whatever_its_name(empty_blender, tmp_path) -> None:
-    """Two batches of a folder's name, renamed by the artist, saved and opened again."""
+    """Rename the collections of two batches of a folder's name, save, and open them again."""
     from blender_addon.importers import scene
 
     bpy = empty_blender

@@ -27,7 +27,7 @@ from gsv3d.shape.frustum import CELLS, HALF_DEPTH, cell_points
 
 
 def test_labels_say_how_the_object_is_turned(packs: Path, monkeypatch) -> None:
-    """The nose stands in the only plane, at the box's end: its place in the picture tells both."""
+    """Tell plane and turn by the nose, which stands in the only plane, at the box's end."""
     monkeypatch.setattr(framed_pictures, "VIEWS", 80)
     item = find_objects([packs])[0]
     environments = load_baked_environments()
