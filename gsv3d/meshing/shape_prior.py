@@ -27,7 +27,7 @@ LIKELY = 0.4
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """What a picture's object probably fills.
+    """Hold a guess of what a picture's object fills.
 
     Attributes:
         views: logits (K, K, K) of ``gsv3d.shape``, and the camera before which they stand. Several

@@ -47,7 +47,7 @@ CLASSES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage is made of.
+    """Describe a stage: its task and components.
 
     Attributes:
         task: class of its task.

@@ -16,7 +16,7 @@ from gsv3d.lab.training.bank import OrbitBank
 
 @dataclass(frozen=True)
 class Setup:
-    """What a stage's task is made of.
+    """Hold all that a stage's task is built from.
 
     Attributes:
         modules: the components that the stage trains or needs, by name.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the small networks' trainings share."""
+"""Test what the trainings of the small networks share."""
 
 from __future__ import annotations
 
