@@ -32,8 +32,8 @@ SOLID = 0.5
 """Gaussians of a lower opacity are no surface."""
 
 FITTED, FIT_STEPS, FIT_SIZE = 1000, 80, 48
-"""Settings of a fit: number of Gaussians; steps of Adam, all views in each; pixels of the views, which are
-reduced to them where they are larger."""
+"""Settings of a fit: number of Gaussians; steps of Adam, all views in each; pixels of the views,
+which are reduced to them where they are larger."""
 
 
 def normalize_gaussians(gaussians: Gaussians, framing: Framing) -> Gaussians:
