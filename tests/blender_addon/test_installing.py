@@ -221,7 +221,7 @@ def test_the_log_is_shown_and_stays_out_of_the_file(addon, monkeypatch) -> None:
         (data / name).unlink(missing_ok=True)
     with pytest.raises(RuntimeError, match="There is no log yet"):
         addon.bpy.ops.gsv3d.open_log()
-    (data / "logs").mkdir(exist_ok=True)
+    (data / "logs").mkdir(parents=True, exist_ok=True)
     (data / "logs" / "worker.log").write_text("the model was loaded")
     assert addon.bpy.ops.gsv3d.open_log() == {"FINISHED"}
     assert "the model was loaded" in opened[0].read_text("utf-8")
